@@ -1,0 +1,240 @@
+"""Changes as data, and the one loop that carries them out.
+
+An `Action` is what was planned: a name, arguments and the state it was planned on, all of it JSON. The `Change` of
+that name is how: look, tell whether it is done, do, undo. Both live outside notebooks, so that apply, resume and
+undo run from plan and journal alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from opskit.errors import CannotTell, Denied, NotFound, OpskitError, Refused, Throttled
+from opskit.journal import Event, Journal
+
+Json = Any  # what json.loads gives: dict, list, str, int, float, bool, None
+Arguments = dict[str, Json]
+
+
+class Result(StrEnum):
+    """How one action ended."""
+
+    DONE = "done"
+    ALREADY = "already so"  # it was like that before we began
+    STALE = "stale"  # the world has changed since it was planned; not done
+    WAITING = "waits for a person"
+    FAILED = "failed"  # it was tried, and had no effect
+    UNKNOWN = "fate unknown"  # it may or may not have happened
+
+    @property
+    def good(self) -> bool:
+        return self in (Result.DONE, Result.ALREADY)
+
+    @property
+    def stops(self) -> bool:
+        """Whether nothing more may be done after it: the first unexpected result ends an apply."""
+        return self in (Result.FAILED, Result.UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Action:
+    """One planned change."""
+
+    name: str
+    arguments: dict[str, Json]
+    before: Json  # None: it depends on no state
+    title: str
+    by_hand: str = ""
+    manual: bool = False
+    removes_access: bool = False
+
+    @property
+    def id(self) -> str:
+        """The same for the same change of the same things; also its idempotency key within a run."""
+        return digest([self.name, self.arguments])[7:23]
+
+    def data(self) -> dict[str, Json]:
+        return asdict(self)
+
+
+class Change:
+    """How to make one kind of change. Subclasses register themselves under their `name`."""
+
+    known: ClassVar[dict[str, Change]] = {}
+
+    name: ClassVar[str]
+    title: ClassVar[str]  # with {arguments}
+    right: ClassVar[str] = ""  # what the service must grant the change credential
+    manual: ClassVar[bool] = False
+    settles: ClassVar[float] = 0.0  # seconds that an effect may need to become visible
+    final: ClassVar[str] = ""  # why it cannot be undone; empty: it can
+
+    def __init_subclass__(cls) -> None:
+        Change.known[cls.name] = cls()
+
+    def look(self, services: Any, of: Arguments) -> Json:
+        """The state that this change is about, as JSON."""
+        raise NotImplementedError
+
+    def done(self, now: Json, before: Json) -> bool | None:
+        """Whether `now` shows the change made; None if that cannot be told."""
+        raise NotImplementedError
+
+    def do(self, services: Any, of: Arguments, before: Json, key: str) -> None:
+        """Make the change. Raises Refused where `before` no longer holds."""
+        raise NotImplementedError
+
+    def undo(self, services: Any, of: Arguments, before: Json, after: Json, key: str) -> None:
+        """Put back what `before` says, if things still are as `after` says."""
+        raise Refused(f"{self.name} cannot be undone: {self.final}")
+
+    def by_hand(self, of: Arguments) -> str:
+        """The command for the night when Python does not work."""
+        return ""
+
+    def plan(self, of: Arguments, before: Json, removes_access: bool = False) -> Action:
+        """Describe the change of these things, planned on the state `before`; nothing happens."""
+        title = self.title.format(**of)
+        return Action(self.name, of, plain(before), title, self.by_hand(of), self.manual, removes_access)
+
+
+def carry_out(approved: Sequence[Action], services: Any, journal: Journal) -> Iterator[tuple[Action, Result, str]]:
+    """Make the approved changes in order, each journalled before and after; stop at the first unexpected result.
+
+    The same loop serves a first apply and a resume: what the journal says was ended is not begun again, and for
+    what was begun and never ended, the outside world is asked.
+    """
+    past = begun_and_ended(journal.read())
+    for action in approved:
+        begun, ended = past.get(action.id, (False, None))
+        if ended and ended not in (Result.WAITING, Result.FAILED):
+            continue
+        result, why = _carry_out_one(action, begun, services, journal)
+        yield action, result, why
+        if result.stops:
+            return
+
+
+def _carry_out_one(action: Action, begun: bool, services: Any, journal: Journal) -> tuple[Result, str]:
+    change = Change.known[action.name]
+    try:
+        now = plain(change.look(services, action.arguments))
+    except CannotTell as error:
+        return _end(journal, action, Result.UNKNOWN if begun else Result.FAILED, error.message)
+    done = change.done(now, action.before)
+    if done:
+        return _end(journal, action, Result.DONE if begun or action.manual else Result.ALREADY, "", now)
+    if action.manual:
+        return _end(journal, action, Result.WAITING, "a person does this; resume when it is done", now)
+    changed = action.before is not None and now != action.before
+    if begun and (done is None or changed):
+        return Result.UNKNOWN, "it was begun, and what is there now is neither before nor after"
+    if changed:
+        return _end(journal, action, Result.STALE, "changed since it was planned", now)
+    journal.write("action.begun", action=action.id, name=action.name, arguments=action.arguments, before=action.before)
+    return _do(change, action, services, journal)
+
+
+def _do(change: Change, action: Action, services: Any, journal: Journal) -> tuple[Result, str]:
+    trouble = ""
+    try:
+        _patiently(change, action, services)
+    except Refused as error:
+        return _end(journal, action, Result.STALE, error.message)
+    except (Denied, NotFound) as error:  # the vendor keeps this from us; a person may be let in
+        return _end(journal, action, Result.WAITING, f"{error.message} By hand: {action.by_hand}")
+    except OpskitError as error:
+        trouble = error.message
+    try:
+        now, done = _settled(change, action, services)
+    except CannotTell as error:
+        return Result.UNKNOWN, f"{trouble} {error.message}".strip()
+    if done:
+        return _end(journal, action, Result.DONE, "", now)
+    if done is None:
+        return Result.UNKNOWN, trouble or "whether it worked cannot be seen"
+    return _end(journal, action, Result.FAILED, trouble or f"afterwards still: {json.dumps(now)[:200]}", now)
+
+
+def _patiently(change: Change, action: Action, services: Any) -> None:
+    """Do it; when told to slow down, wait and send the same again: it was not accepted the first time."""
+    for wait in (1, 2, 4, 8, None):
+        try:
+            return change.do(services, action.arguments, action.before, action.id)
+        except Throttled as error:
+            if wait is None:
+                raise
+            time.sleep(min(error.retry_after or wait, 30))
+    return None
+
+
+def _settled(change: Change, action: Action, services: Any) -> tuple[Json, bool | None]:
+    """Look until the effect shows or its time is up."""
+    deadline = time.monotonic() + change.settles
+    pause = 0.1
+    while True:
+        now = plain(change.look(services, action.arguments))
+        done = change.done(now, action.before)
+        if done or time.monotonic() >= deadline:
+            return now, done
+        time.sleep(pause)
+        pause = min(pause * 2, 2.0)
+
+
+def _end(journal: Journal, action: Action, result: Result, why: str, after: Json = None) -> tuple[Result, str]:
+    journal.write("action.ended", action=action.id, name=action.name, result=result, why=why, after=after)
+    return result, why
+
+
+def begun_and_ended(events: Sequence[Event]) -> dict[str, tuple[bool, Result | None]]:
+    """Action id -> whether it was ever begun, and how it last ended."""
+    found: dict[str, tuple[bool, Result | None]] = {}
+    for event in events:
+        if event["event"] == "action.begun":
+            found[event["action"]] = (True, None)
+        elif event["event"] == "action.ended":
+            found[event["action"]] = (found.get(event["action"], (False, None))[0], Result(event["result"]))
+    return found
+
+
+def take_back(actions: Sequence[Action], services: Any, journal: Journal) -> Iterator[tuple[Action, Result, str]]:
+    """Undo what the journal says was done, last first; never over somebody's newer change."""
+    ended = {e["action"]: e for e in journal.read() if e["event"] == "action.ended"}
+    for action in reversed(actions):
+        event = ended.get(action.id, {})
+        if event.get("result") != Result.DONE or action.manual:
+            continue
+        change = Change.known[action.name]
+        now = plain(change.look(services, action.arguments))
+        if change.final:
+            yield action, Result.STALE, f"cannot be undone: {change.final}"
+        elif now == action.before:
+            yield action, Result.ALREADY, ""
+        elif now != event["after"]:
+            yield action, Result.STALE, "changed since; not touched"
+        else:
+            journal.write("undo.begun", action=action.id, name=action.name)
+            change.undo(services, action.arguments, action.before, event["after"], f"undo-{action.id}")
+            restored = plain(change.look(services, action.arguments)) == action.before
+            result = Result.DONE if restored else Result.FAILED
+            journal.write("undo.ended", action=action.id, name=action.name, result=result)
+            yield action, result, ""
+            if result.stops:
+                return
+
+
+def plain(value: Any) -> Json:
+    """`value` as JSON would give it back, so that states read now compare with states read from a plan."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def digest(value: Json) -> str:
+    """Of `value` in its one canonical spelling."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,93 @@
+"""How every command answers: prose for people, one versioned JSON object with --json, exit codes as documented."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from opskit import provenance
+from opskit.archive import Archive
+from opskit.errors import BadInput, CannotTell, OpskitError, Refused
+from opskit.outcome import Exit
+
+FORMAT = 1  # of the JSON answer; a field may be added without raising it
+
+people = Console(highlight=False, soft_wrap=True)
+trouble = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@dataclass
+class Reply:
+    """What a command found: data for programs, text for people, and its exit code."""
+
+    data: Any = None
+    text: str = ""
+    exit: Exit = Exit.OK
+    table: Any = field(default=None, repr=False)  # a rich table, printed before the text
+
+
+def verb(command: Callable[..., Reply]) -> Callable[..., None]:
+    """A command that answers with a Reply; its errors come out as one message with the remedy."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")
+    @functools.wraps(command)
+    def wrapper(*args: Any, as_json: bool, **named: Any) -> None:
+        people.stderr = as_json  # progress and prose must not mix with the answer
+        try:
+            reply = command(*args, **named)
+        except OpskitError as error:
+            reply = _failed(error)
+        if as_json:
+            envelope = {"opskit": FORMAT, "command": command.__name__.strip("_"), "exit": reply.exit}
+            sys.stdout.write(
+                json.dumps(envelope | {"data": reply.data}, ensure_ascii=False, default=str, indent=1) + "\n"
+            )
+        elif isinstance(reply.data, Failed):
+            trouble.print(reply.text, style="bold", markup=False)
+        else:
+            if reply.table is not None:
+                people.print(reply.table)
+            if reply.text:
+                people.print(reply.text, markup=False)
+        sys.exit(reply.exit)
+
+    return wrapper
+
+
+class Failed(dict[str, str]):
+    """The data of a command that ended in an error."""
+
+
+def _failed(error: OpskitError) -> Reply:
+    code = Exit.ERROR
+    if isinstance(error, BadInput):
+        code = Exit.BAD_INPUT
+    elif isinstance(error, Refused):
+        code = Exit.REFUSED
+    elif isinstance(error, CannotTell):
+        code = Exit.PEOPLE
+    text = error.message if not error.remedy else f"{error.message}\n{error.remedy}"
+    return Reply(Failed(error=error.message, remedy=error.remedy), text, code)
+
+
+def root() -> Path:
+    return provenance.find_root()
+
+
+def outputs() -> Path:
+    """Where records are kept: OPSKIT_OUTPUTS where set, else the repository's outputs/."""
+    place = os.environ.get("OPSKIT_OUTPUTS")
+    return Path(place).absolute() if place else root() / "outputs"
+
+
+def archive() -> Archive:
+    return Archive(outputs())

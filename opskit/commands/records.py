@@ -1,0 +1,58 @@
+"""Reading records: history, show, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from opskit import archive as records
+from opskit import journal, record
+from opskit.commands.answering import Reply, archive, verb
+from opskit.outcome import Exit
+
+
+@click.command()
+@click.option("--incident", help="Only this incident's runs.")
+@verb
+def history(incident: str | None) -> Reply:
+    """Every run, newest first: what it found and how it ended."""
+    found = [s for s in archive().summaries() if incident in (None, s["incident"])]
+    table = Table(box=None, header_style="bold")
+    for column in ("run", "incident", "outcome", "causes", "done", "operator"):
+        table.add_column(column, overflow="fold")
+    for s in found:
+        done = f"{s['done']}/{s['actions']}" if s["actions"] else ""
+        table.add_row(s["run"], s["incident"], s["outcome"], ", ".join(s["causes"]), done, s["operator"])
+    return Reply(found, "" if found else "No runs yet.", table=table if found else None)
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@verb
+def show(run: str) -> Reply:
+    """One run: its head, its checks, its actions, and where its record is."""
+    folder = archive().find(run)
+    events = list(journal.read(folder / record.JOURNAL))
+    answers = [e for e in events if e["event"] == "check"]
+    results = [e for e in events if e["event"] == "action.ended"]
+    found = {**records.about(folder), **records.summary(folder), "checks": answers, "results": results}
+    lines = [f"{key:<12} {found[key]}" for key in ("run", "incident", "runbook", "environment", "operator", "outcome")]
+    lines += [f"{'causes':<12} {', '.join(found['causes'])}", ""]
+    lines += [f"{e['answer']:<8} {e['question']}" for e in answers]
+    lines += [f"{e['result']:<8} {e['name']}" for e in results]
+    lines += ["", f"Record: {folder}"]
+    return Reply(found, "\n".join(lines))
+
+
+@click.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path, exists=True))
+@verb
+def verify(path: Path | None) -> Reply:
+    """Prove that records are as they were sealed; name whatever is not."""
+    folders = [path] if path and (path / record.MANIFEST).exists() else archive().runs()
+    trouble = {str(folder): found for folder in folders if (found := record.verify(folder))}
+    lines = [f"{folder}: {line}" for folder, found in trouble.items() for line in found]
+    intact = f"{len(folders) - len(trouble)} of {len(folders)} records are as they were sealed. None is signed."
+    return Reply({"altered": trouble, "verified": len(folders)}, "\n".join([*lines, intact]), Exit(bool(trouble)))

@@ -1,0 +1,189 @@
+"""Running: look and plan, approve, apply, resume, undo."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from opskit import archive as records
+from opskit import environment, followup, parameters, plan, provenance, record, runbooks
+from opskit.actions import Action, Result
+from opskit.commands import answering
+from opskit.commands.answering import Reply, archive, outputs, root, verb
+from opskit.environment import Environment
+from opskit.errors import BadInput, Refused
+from opskit.outcome import Exit, Outcome
+
+
+@click.command()
+@click.argument("runbook")
+@click.option("-f", "files", multiple=True, type=click.Path(path_type=Path), help="A YAML file with parameters.")
+@click.option("-p", "pairs", multiple=True, nargs=2, metavar="NAME VALUE", help="One parameter.")
+@click.option("--incident", help="The incident this run belongs to.")
+@click.option("--environment", "target", help="Where to look; see parameters/environments.")
+@verb
+def run(runbook: str, files: tuple[Path, ...], pairs: tuple[tuple[str, str], ...], incident: str, target: str) -> Reply:
+    """Look, diagnose and plan. Nothing is touched; the record is kept."""
+    given: dict[str, Any] = {}
+    for file in files:
+        given |= parameters.from_file(file)
+    given |= {name: parameters.from_text(name, value) for name, value in pairs}
+    given |= {k: v for k, v in (("incident", incident), ("environment", target)) if v}
+    folder, outcome = look(runbook, given)
+    return ended(folder, outcome)
+
+
+def look(runbook: str, given: dict[str, Any]) -> tuple[Path, Outcome]:
+    """Validate everything, then run a runbook in plan mode. Nothing has happened where this raises BadInput."""
+    book = runbooks.load(runbook, root())
+    checked = parameters.validate(book.parameters, given, runbook).model_dump(mode="json")
+    target = environment.load(checked.get("environment") or "sandbox", root())
+    secrets = {"read": environment.resolve(target, "read")}
+    record.check_writable(outputs())
+    return _execute(provenance.describe(runbook, root(), checked), target, secrets)
+
+
+@click.command(name="plan")
+@click.argument("run", metavar="RUN")
+@click.option("--export", type=click.Path(path_type=Path), help="Write the plan to a file, to be approved elsewhere.")
+@verb
+def show_plan(run: str, export: Path | None) -> Reply:
+    """Show a run's plan: every action, its state now, and the command by hand."""
+    folder = archive().find(run)
+    proposed = plan.load(folder / "plan.json")
+    if export:
+        proposed.save(export)
+    text = repr(proposed)
+    if proposed.actions:
+        text += f"\n\nNext: opskit approve {folder.name}"
+    return Reply({"run": folder.name, "digest": proposed.digest, **proposed.data()}, text)
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option("--with-removals", is_flag=True, help="Also approve the actions that take access away from users.")
+@click.option("--type", "typed", help="The environment and the number of actions, instead of typing them.")
+@verb
+def approve(run: str, with_removals: bool, typed: str | None) -> Reply:
+    """Approve exactly this plan, for an hour. Asks for the environment and the number of actions."""
+    folder = archive().find(run)
+    proposed, head = plan.load(folder / "plan.json"), records.about(folder)
+    target = environment.load(head["environment"], root())
+    approver = provenance.operator()
+    if target.production and approver == head["operator"]:
+        raise Refused(
+            f"{approver} ran this runbook; in production another person approves.",
+            "Let a colleague run `opskit approve` with their own OPSKIT_OPERATOR.",
+        )
+    if typed is None:
+        typed = _ask(proposed, head["environment"])
+    approval = plan.approve(
+        proposed, approver, typed, with_removals=with_removals, max_actions=target.limits.max_actions
+    )
+    approval.save(archive().approval(folder))
+    text = f"Approved until {approval.expires}. Next: opskit apply {folder.name}"
+    return Reply({"run": folder.name, "plan": approval.plan, "expires": approval.expires}, text)
+
+
+def _ask(proposed: plan.Plan, target: str) -> str:
+    if not sys.stdin.isatty():
+        raise BadInput("approving asks a person, and there is no terminal.", "Say it with --type 'ENVIRONMENT NUMBER'.")
+    answering.people.print(repr(proposed), markup=False)
+    return str(click.prompt(f"Type the environment and the number of actions ({target} …)", err=True))
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option("--rate", type=click.FloatRange(min=0.01), help="Calls a second to Stripe, instead of the environment's.")
+@verb
+def apply(run: str, rate: float | None) -> Reply:
+    """Carry out the approved plan of a run, and verify every action. A run of its own, of the same incident."""
+    return ended(*carry_out(archive().find(run), rate))
+
+
+def carry_out(folder: Path, rate: float | None = None) -> tuple[Path, Outcome]:
+    """Apply the approved plan of a sealed run. Raises Refused where anything it rests on has changed."""
+    approved, head = plan.load(folder / "plan.json"), records.about(folder)
+    target = environment.load(head["environment"], root())
+    if trouble := record.verify(folder):
+        raise Refused(f"the record of {folder.name} is not as it was sealed: {'; '.join(trouble)}.", "Run it again.")
+    approval = plan.load_approval(archive().approval(folder))
+    about = provenance.describe(head["runbook"], root(), head["parameters"])
+    about |= {"incident": head["incident"], "applies": head["run"], "rate": rate}
+    now_for = {"notebook": about["notebook"], "opskit": about["opskit"], "target": target.digest}
+    plan.require(approval, approved, now_for, folder.name)
+    if approval is None:
+        raise Refused("this plan is not approved.")
+    record.check_writable(outputs())
+    return _execute(about, target, _both_secrets(target), (approved, approval))
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@verb
+def resume(run: str) -> Reply:
+    """Finish an apply that stopped: find out what really happened, then do the rest."""
+    folder = archive().find(run)
+    target = environment.load(records.about(folder)["environment"], root())
+    return ended(*followup.resume(folder, target, _both_secrets(target), outputs(), _tell))
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@verb
+def undo(run: str) -> Reply:
+    """Take back what an apply did, last first; what somebody changed since is left alone."""
+    folder = archive().find(run)
+    target = environment.load(records.about(folder)["environment"], root())
+    return ended(*followup.undo(folder, target, _both_secrets(target), outputs(), _tell))
+
+
+def _both_secrets(target: Environment) -> dict[str, dict[str, str]]:
+    return {"read": environment.resolve(target, "read"), "change": environment.resolve(target, "change")}
+
+
+def _tell(action: Action, result: Result, why: str) -> None:
+    answering.people.print(f"{result}: {action.title}{f' ({why})' if why else ''}", markup=False)
+
+
+def _execute(about: dict[str, Any], target: Environment, secrets: Any, pair: Any = None) -> tuple[Path, Outcome]:
+    from opskit import runner  # noqa: PLC0415  # brings papermill, a second that refusals should not cost
+
+    approved = runner.Approved(*pair) if pair else None
+    with _progress(about["runbook"]) as progress:
+        return runner.execute(about, root(), target, secrets, outputs=outputs(), approved=approved, progress=progress)
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Any]:
+    """A bar with the step under way, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = TextColumn(title), BarColumn(), TextColumn("{task.fields[step]}"), TimeElapsedColumn()
+    with Progress(*columns, console=answering.trouble, transient=True) as bar:
+        task = bar.add_task(title, step="starting", total=None)
+        yield lambda step, number, total: bar.update(task, step=step, completed=number, total=total)
+
+
+def ended(folder: Path, outcome: Outcome) -> Reply:
+    """What to say at the end of any run."""
+    found = records.summary(folder)
+    lines = [f"{outcome}: {', '.join(found['causes']) or found['runbook']}"]
+    if outcome is Outcome.PLANNED:
+        lines += [
+            f"{found['actions']} actions planned. Next: opskit plan {found['run']}, opskit approve {found['run']}"
+        ]
+    if outcome in (Outcome.PARTLY, Outcome.FATE_UNKNOWN):
+        lines += [f"Waits for a person: {title}" for title in followup.waiting(folder)]
+        lines += [f"Next: opskit show {found['run']}, then opskit resume {found['run']}"]
+    lines += [f"Why: {why}" for why in records.reasons(folder)]
+    lines += [f"Record: {folder}"]
+    return Reply(found, "\n".join(lines), Exit(outcome.exit))

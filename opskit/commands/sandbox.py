@@ -1,0 +1,221 @@
+"""The living company on this machine: start, break, heal; and rehearsals on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from opskit import plan, provenance
+from opskit import sandbox as company
+from opskit.commands import answering
+from opskit.commands.answering import Reply, archive, root, verb
+from opskit.commands.runs import carry_out, ended, look
+from opskit.drill import Score, rehearse
+from opskit.errors import BadInput
+from opskit.outcome import Exit, Outcome
+from opskit.runbooks import load
+
+NAME = click.option(
+    "--name", default="sandbox", show_default=True, help="Which sandbox; several can live side by side."
+)
+
+
+@click.group()
+def sandbox() -> None:
+    """A small living company on this machine, to break and to heal."""
+
+
+@sandbox.command()
+@NAME
+@click.option("--seed", default=1, show_default=True, help="Another seed is another company.")
+@verb
+def start(name: str, seed: int) -> Reply:
+    """Start it in the background."""
+    with _plainly():
+        found = company.start(name, seed)
+    text = f"Sandbox {name!r} lives. Next: opskit sandbox break SCENARIO, opskit run RUNBOOK --environment {name}"
+    return Reply(found.facts, f"{text}\nScenarios: {', '.join(company.scenarios())}")
+
+
+@sandbox.command()
+@NAME
+@verb
+def stop(name: str) -> Reply:
+    """Stop it, and leave nothing behind."""
+    with _plainly():
+        was = company.stop(name)
+    return Reply({"stopped": was}, f"Sandbox {name!r} is gone." if was else f"There is no sandbox {name!r}.")
+
+
+@sandbox.command()
+@NAME
+@verb
+def status(name: str) -> Reply:
+    """Whether it lives, and what is broken in it."""
+    found = company.find(name)
+    if found is None:
+        return Reply({"running": False}, f"There is no sandbox {name!r}. Next: opskit sandbox start")
+    with _plainly():
+        facts = found.status()
+    return Reply({"running": True, **facts}, "\n".join(f"{key:<12} {value}" for key, value in facts.items()))
+
+
+@sandbox.command(name="break")
+@click.argument("scenario")
+@NAME
+@click.option("--twin", is_flag=True, help="With the decisive evidence removed.")
+@verb
+def break_it(scenario: str, name: str, twin: bool) -> Reply:
+    """Break it as a SCENARIO says: a shipped name, or the path of a file."""
+    with _plainly():
+        truth = living(name).break_with(scenario, twin)
+    given = " ".join(f"-p {key} '{value}'" for key, value in truth["parameters"].items())
+    return Reply(truth, f"Broken: {truth['title']}. Next: opskit run {truth['runbook']} {given} --environment {name}")
+
+
+@sandbox.command()
+@NAME
+@verb
+def heal(name: str) -> Reply:
+    """Undo the scenario."""
+    with _plainly():
+        living(name).heal()
+    return Reply({"healed": True}, "As it was before.")
+
+
+@sandbox.command()
+@NAME
+@click.option("--seed", type=int, help="Begin again as another company.")
+@verb
+def reset(name: str, seed: int | None) -> Reply:
+    """Begin again, as at the start."""
+    with _plainly():
+        living(name).reset(seed)
+    return Reply({"reset": True}, "As at the start.")
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """The sandbox knows nothing of opskit's errors; here its own become bad input."""
+    try:
+        yield
+    except company.SandboxError as error:
+        raise BadInput(str(error)) from None
+
+
+def living(name: str) -> company.Sandbox:
+    found = company.find(name)
+    if found is None:
+        raise BadInput(f"there is no running sandbox {name!r}.", "Next: opskit sandbox start")
+    return found
+
+
+@click.command()
+@click.argument("what", required=False, metavar="[RUNBOOK|SCENARIO]")
+@click.option("--seed", "seeds", multiple=True, type=int, help="Which companies; by default 1, 2 and 3.")
+@click.option("--jobs", default=2, show_default=True, help="How many sandboxes at once.")
+@click.option("--twins/--no-twins", default=True, show_default=True, help="Also without the decisive evidence.")
+@verb
+def drill(what: str | None, seeds: tuple[int, ...], jobs: int, twins: bool) -> Reply:
+    """Rehearse scenarios end to end and score them: all of them, a runbook's, or one."""
+    with _plainly():
+        scenarios = [what] if what and (what in company.scenarios() or Path(what).suffix) else company.scenarios()
+        if what and what not in scenarios:
+            load(what, root())
+            scenarios = [s for s in scenarios if _runbook_of(s) == what]
+    wanted = [(s, seed, twin) for seed in seeds or (1, 2, 3) for s in scenarios for twin in (False, True)[: 1 + twins]]
+    scores = _rehearse_all(wanted, min(jobs, len(wanted)))
+    failed = [s for s in scores if not s.passed]
+    text = f"{len(scores) - len(failed)} of {len(scores)} drills passed."
+    return Reply([s.data() for s in scores], text, Exit.ERROR if failed else Exit.OK)
+
+
+def _runbook_of(scenario: str) -> str:
+    found = yaml.safe_load((company.SCENARIOS / f"{scenario}.yaml").read_text(encoding="utf-8"))
+    return str(found["runbook"])
+
+
+Wanted = tuple[str, int, bool]
+
+
+def _rehearse_all(wanted: list[Wanted], jobs: int) -> list[Score]:
+    """Every drill, spread over `jobs` sandboxes of their own, each in a process of its own."""
+    scores = []
+    with ProcessPoolExecutor(max(jobs, 1)) as pool:
+        shares = [pool.submit(_rehearse_some, wanted[n::jobs], f"drill-{os.getpid()}-{n}") for n in range(jobs)]
+        for share in shares:
+            scores += share.result()
+    return sorted(scores, key=lambda s: (s.scenario, s.seed, s.twin))
+
+
+def _rehearse_some(wanted: list[Wanted], name: str) -> list[Score]:
+    found = company.start(name)
+    try:
+        return [
+            _told(rehearse(found, scenario, seed, twin, look, _approve_and_apply)) for scenario, seed, twin in wanted
+        ]
+    finally:
+        found.stop()
+
+
+def _told(score: Score) -> Score:
+    mark = "passed" if score.passed else "FAILED"
+    twin = " (twin)" if score.twin else ""
+    line = f"{mark}  {score.scenario}{twin}, seed {score.seed}: {', '.join(score.causes)}; {score.seconds} s"
+    answering.trouble.print("\n    ".join([line, *score.wrong]), markup=False)
+    return score
+
+
+def _approve_and_apply(folder: Path) -> tuple[Path, Outcome]:
+    """What the engineer does between plan and result; a drill approves whatever was planned, and is scored on it."""
+    proposed = plan.load(folder / "plan.json")
+    typed = f"{proposed.made_for['environment']} {len(proposed)}"
+    approval = plan.approve(proposed, provenance.operator(), typed, with_removals=True, max_actions=len(proposed))
+    approval.save(archive().approval(folder))
+    return carry_out(folder)
+
+
+@click.command()
+@verb
+def demo() -> Reply:
+    """The two-minute tour: break the sandbox, diagnose, plan, approve, apply, verify, seal."""
+    say = answering.people.print
+    say("[bold]1. A company of its own on this machine[/bold] (opskit sandbox start)")
+    name = "demo"
+    with _plainly():
+        company.stop(name)
+        found = company.start(name)
+        try:
+            return _tour(found, say)
+        finally:
+            found.stop()
+
+
+def _tour(found: company.Sandbox, say: Any) -> Reply:
+    truth = found.break_with("endpoint-disabled")
+    say(f"[bold]2. Something breaks[/bold] (opskit sandbox break endpoint-disabled): {truth['title']}")
+    say(f"   {len(found.disagreements())} profiles now disagree with Stripe.\n")
+    say(f"[bold]3. Look, diagnose, plan[/bold] (opskit run {truth['runbook']} --environment {found.name})")
+    given = {**truth["parameters"], "environment": found.name, "incident": f"demo-{os.getpid()}"}
+    folder, outcome = look(truth["runbook"], given)
+    say(ended(folder, outcome).text + "\n", markup=False)
+    proposed = plan.load(folder / "plan.json")
+    say(f"{proposed}\n", markup=False)
+    say("[bold]4. Approve and apply exactly that plan[/bold] (opskit approve last, opskit apply last)")
+    found.by_hand()
+    applied, outcome = _approve_and_apply(folder)
+    reply = ended(applied, outcome)
+    say(reply.text + "\n", markup=False)
+    left = len(found.disagreements())
+    say(f"[bold]5. The sandbox's own count[/bold]: {left} profiles disagree with Stripe.")
+    good = outcome is Outcome.VERIFIED and not left
+    reply.text = f"The record: {applied}/notebook.ipynb\nProve it: opskit verify {applied}"
+    reply.exit = Exit.OK if good else Exit.ERROR
+    return reply

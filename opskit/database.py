@@ -1,0 +1,126 @@
+"""The database. The only module that opens connections to it.
+
+Looking never touches: each read is one statement, sent over the extended protocol (which takes no second one),
+inside a transaction that is read-only, and as a role that may only read. Row-level security that would hide rows
+is an error here, because a filtered answer looks like a healthy one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+import psycopg
+from psycopg.rows import dict_row
+
+from opskit.errors import CannotTell, Denied, Faulty, Refused, ServiceError, Unreachable
+
+STATEMENT_TIMEOUT = "30s"
+LOCK_TIMEOUT = "3s"
+IDLE_TIMEOUT = "60s"
+SETTINGS = ("statement_timeout", STATEMENT_TIMEOUT), ("lock_timeout", LOCK_TIMEOUT), ("row_security", "off")
+
+LOST = ("080", "57P", "533", "28P", "280")  # classes of SQLSTATE that mean: there is no session to be had
+
+Row = dict[str, Any]
+
+
+class Database:
+    """A PostgreSQL database, through one connection for reading and, where allowed, one for changing.
+
+    `read_dsn` and `change_dsn` are libpq connection strings without a password; `passwords` maps "read" and
+    "change" to theirs. Without a change password every change is refused.
+    """
+
+    def __init__(self, address: str, users: Mapping[str, str | None], passwords: Mapping[str, str], name: str) -> None:
+        self._address = address
+        self._users = users
+        self._passwords = passwords
+        self._name = name
+        self._open: dict[str, psycopg.Connection[Row]] = {}
+
+    def read(self, sql: str, **values: Any) -> pd.DataFrame:
+        """The rows that one statement finds, as a table. Write values as `%(name)s`.
+
+        Raises ServiceError when the database cannot be reached or does not let us see all rows.
+        """
+        rows, columns = self._read(sql, values)
+        return pd.DataFrame([tuple(row.values()) for row in rows], columns=columns)
+
+    def rows(self, sql: str, **values: Any) -> list[Row]:
+        """The same as plain rows."""
+        return self._read(sql, values)[0]
+
+    def _read(self, sql: str, values: Mapping[str, Any]) -> tuple[list[Row], list[str]]:
+        with self._answering("read") as connection:
+            # A pipeline forces the extended protocol, and sends the settings without waiting for each answer.
+            with connection.pipeline():
+                connection.execute("begin read only")
+                for name, value in SETTINGS:
+                    connection.execute("select set_config(%s, %s, true)", (name, value))
+                cursor = connection.execute(sql, values or None)
+            rows = cursor.fetchall() if cursor.description else []
+            columns = [column.name for column in cursor.description or ()]
+            connection.rollback()
+        return rows, columns
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Cursor[Row]]:
+        """A transaction that may change things. Raises Refused where this run may not."""
+        if "change" not in self._passwords:
+            raise Refused("database: this run holds no credential for changing anything there.")
+        with self._answering("change") as connection, connection.transaction(), connection.cursor() as cursor:
+            for name, value in SETTINGS:
+                cursor.execute("select set_config(%s, %s, true)", (name, value))
+            yield cursor
+
+    def close(self) -> None:
+        for connection in self._open.values():
+            connection.close()
+        self._open.clear()
+
+    @contextmanager
+    def _answering(self, access: str) -> Iterator[psycopg.Connection[Row]]:
+        """A connection whose failures come out as ours."""
+        try:
+            yield self._connection(access)
+        except psycopg.Error as error:
+            self._drop(access)
+            raise _ours(error) from None
+
+    def _connection(self, access: str) -> psycopg.Connection[Row]:
+        if access not in self._open:
+            if access not in self._passwords:
+                raise CannotTell(f"database: no credential to {access} with.")
+            self._open[access] = psycopg.connect(
+                self._address,
+                autocommit=True,  # each read opens and ends its own transaction
+                user=self._users.get(access) or "",
+                password=self._passwords[access],
+                application_name=self._name,
+                connect_timeout=5,
+                prepare_threshold=None,  # a transaction-mode pooler keeps no prepared statements
+                row_factory=dict_row,
+            )
+            self._open[access].execute(f"set idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'")
+        return self._open[access]
+
+    def _drop(self, access: str) -> None:
+        """After an error the session's state is anyone's guess: the next read opens another."""
+        if connection := self._open.pop(access, None):
+            connection.close()
+
+
+def _ours(error: psycopg.Error) -> ServiceError:
+    said = (error.diag.message_primary or str(error)).split("\n")[0]
+    match error:
+        case psycopg.errors.InsufficientPrivilege() if "row-level security" in said:
+            return Denied("database", f"rows are hidden from this role by row-level security ({said}).")
+        case psycopg.errors.InsufficientPrivilege():
+            return Denied("database", f"{said}.")
+        case psycopg.OperationalError() if error.sqlstate is None or error.sqlstate[:3] in LOST:
+            return Unreachable("database", f"{said}.")
+        case _:
+            return Faulty("database", f"{said} (SQLSTATE {error.sqlstate}).")

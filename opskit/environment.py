@@ -1,0 +1,199 @@
+"""Environments: named targets, what they must really be, and where their secrets come from.
+
+A secret is never in a file here: an environment says which variable or which command yields it, separately for
+reading and for changing. A plan-mode run resolves only the first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from opskit.errors import BadInput
+from opskit.redaction import SHORTEST
+
+Access = Literal["read", "change"]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Secret(Strict):
+    """Where a secret comes from: an environment variable or a command that prints it."""
+
+    env: str | None = None
+    command: str | None = None
+
+    @model_validator(mode="after")
+    def one_source(self) -> Secret:
+        if (self.env is None) == (self.command is None):
+            raise ValueError("a secret comes from `env: NAME` or from `command: …`, one of them")
+        return self
+
+    @property
+    def source(self) -> str:
+        return f"environment variable {self.env}" if self.env else f"command `{self.command}`"
+
+
+class Credential(Strict):
+    """A secret and, for a database, the user it belongs to."""
+
+    user: str | None = None
+    secret: Secret
+
+
+class Service(BaseModel):
+    """An outside system: where it is, and the credentials for looking and for changing. More keys name its parts."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    address: str
+    read: Credential | None = None
+    change: Credential | None = None
+
+    @model_validator(mode="after")
+    def no_password_in_address(self) -> Service:
+        if urlsplit(self.address).password:
+            raise ValueError("the address holds a password; name its source under `read` and `change` instead")
+        return self
+
+    def part(self, key: str) -> Any:
+        """One of the service's further keys, such as `project`; None where the environment does not say."""
+        return (self.model_extra or {}).get(key)
+
+
+class Services(Strict):
+    database: Service
+    stripe: Service
+    vercel: Service | None = None
+    sentry: Service | None = None
+    app: Service | None = None
+    status: dict[str, str] = Field(default_factory=dict, description="status pages: vendor -> base address")
+
+
+class Pins(Strict):
+    """What the credentials must really reach. `begin` compares, and refuses a mismatch."""
+
+    stripe_account: str | None = None
+    stripe_livemode: bool | None = None
+    vercel_project: str | None = None
+    supabase_ref: str | None = None
+    database_system: str | None = None
+
+
+class Facts(Strict):
+    """What only the team knows about its app."""
+
+    webhook_path: str = "/api/webhooks/stripe"
+    webhook_max_event_age: int | None = Field(None, description="seconds after which the handler refuses an event")
+    webhook_requests_per_hour: int | None = Field(None, description="the app's own limit per sender")
+    price_tiers: dict[str, str] = Field(default_factory=dict, description="Stripe price id -> tier")
+
+
+class Limits(Strict):
+    max_actions: Annotated[int, Field(ge=1)] = 25
+    stripe_requests_per_second: Annotated[float, Field(gt=0)] = 6.25  # a quarter of what one endpoint allows
+
+
+class Environment(Strict):
+    name: str
+    production: bool = True
+    about: str = ""
+    services: Services
+    pins: Pins = Pins()
+    facts: Facts = Facts()
+    limits: Limits = Limits()
+    retention_days: int = 90
+
+    @property
+    def digest(self) -> str:
+        """Of everything in it: a plan made for an environment is stale once this changes."""
+        return "sha256:" + hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def credentials(self, access: Access) -> dict[str, Credential]:
+        services = {key: getattr(self.services, key) for key in Services.model_fields if key != "status"}
+        found = {key: getattr(service, access) for key, service in services.items() if service}
+        return {key: credential for key, credential in found.items() if credential}
+
+    @property
+    def single_secrets(self) -> list[str]:
+        """Services whose reading secret can also change things, as far as this file tells."""
+        read, change = self.credentials("read"), self.credentials("change")
+        return [key for key in read if key not in change or change[key].secret == read[key].secret]
+
+
+def places(root: Path) -> list[Path]:
+    """Where environments are looked for: the repository's, then those of sandboxes on this machine."""
+    state = os.environ.get("OPSKIT_STATE")
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()) / "opskit"
+    return [root / "parameters" / "environments", Path(state) if state else home]
+
+
+def load(name: str, root: Path) -> Environment:
+    """The environment of that name. Raises BadInput that names the file and what is wrong in it."""
+    kept, sandboxes = places(root)
+    path = next((p for p in (kept / f"{name}.yaml", sandboxes / name / "environment.yaml") if p.is_file()), None)
+    if path is None:
+        known = [p.stem for p in sorted(kept.glob("*.yaml"))] + [
+            p.parent.name for p in sorted(sandboxes.glob("*/environment.yaml"))
+        ]
+        hint = (
+            "Start a sandbox with `opskit sandbox start`, or"
+            if name == "sandbox"
+            else "Known: " + ", ".join(known) + ";"
+        )
+        raise BadInput(f"there is no environment {name!r}.", f"{hint} add parameters/environments/{name}.yaml.")
+    try:
+        return Environment.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"{path}: {error}.") from None
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+        raise BadInput(f"{path}: " + "; ".join(lines) + ".") from None
+
+
+def resolve(environment: Environment, access: Access) -> dict[str, str]:
+    """service -> secret, read from its source. Raises BadInput naming the service and the source."""
+    return {key: _resolve(key, access, item.secret) for key, item in environment.credentials(access).items()}
+
+
+def _resolve(service: str, access: Access, secret: Secret) -> str:
+    value = os.environ.get(secret.env, "") if secret.env else _run(service, access, secret)
+    if not value:
+        raise BadInput(f"no secret for {service} ({access}): {secret.source} is missing or empty.")
+    if len(value) < SHORTEST:
+        raise BadInput(
+            f"the secret for {service} ({access}) from {secret.source} has fewer than {SHORTEST} characters.",
+            "It could not be kept out of the record without blanking innocent words; use a longer one.",
+        )
+    return value
+
+
+def _run(service: str, access: Access, secret: Secret) -> str:
+    command = shlex.split(secret.command or "")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = "took longer than 30 s" if isinstance(error, subprocess.TimeoutExpired) else error.strerror
+        raise BadInput(f"no secret for {service} ({access}): {secret.source}: {reason}.") from None
+    if done.returncode:
+        raise BadInput(f"no secret for {service} ({access}): {secret.source} ended with exit code {done.returncode}.")
+    return done.stdout.strip()
+
+
+def variables(environment: Environment) -> set[str]:
+    """Every environment variable that holds one of its secrets: a kernel must not inherit them."""
+    both: list[Mapping[str, Credential]] = [
+        environment.credentials("read"),
+        environment.credentials("change"),
+    ]
+    return {item.secret.env for found in both for item in found.values() if item.secret.env}

@@ -1,0 +1,89 @@
+"""What can follow an apply: finishing it, and taking it back. From plan and journal alone, without the notebook:
+a diagnosis that must first succeed on a half-repaired system would fail when it is needed most.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from opskit import actions, archive, journal, plan, provenance, record
+from opskit.actions import Action, Result
+from opskit.environment import Environment
+from opskit.errors import Refused
+from opskit.outcome import Outcome, classify
+from opskit.redaction import Redactor
+from opskit.services import Secrets, connect
+
+Tell = Callable[[Action, Result, str], None]
+ACTION_EVENTS = ("action.begun", "action.ended")
+
+
+def resume(folder: Path, target: Environment, secrets: Secrets, outputs: Path, tell: Tell) -> tuple[Path, Outcome]:
+    """Finish an apply that stopped: ask the outside world about what was begun, then do the rest.
+
+    The answer is a record of its own, which names the one it resumes and carries its action events over.
+    """
+    approved = plan.load(folder / "plan.json")
+    approval = plan.load_approval(folder / "approval.json")
+    if approval is None or approval.plan != approved.digest:
+        raise Refused(f"{folder.name} carried out no approved plan: there is nothing to resume.")
+    new, log = _open(folder, "resumes", outputs, secrets)
+    approved.save(new / "plan.json")
+    approval.save(new / "approval.json")
+    for event in journal.read(folder / record.JOURNAL):
+        if event["event"] in ACTION_EVENTS:
+            log.write(**{**event, "carried_over": True})
+    log.write("plan", digest=approved.digest, actions=len(approved), manual=0, causes=[])
+    services = connect(target, secrets, f"opskit/{new.name}")
+    for action, result, why in actions.carry_out(approved.actions, services, log):
+        tell(action, result, why)
+    outcome = classify(log.read(), len(approved))
+    return _close(new, log, outcome)
+
+
+def undo(folder: Path, target: Environment, secrets: Secrets, outputs: Path, tell: Tell) -> tuple[Path, Outcome]:
+    """Take back what an apply did, last first. What somebody changed since is left alone and said."""
+    approved = plan.load(folder / "plan.json")
+    if not (folder / "approval.json").exists():
+        raise Refused(f"{folder.name} changed nothing: there is nothing to take back.")
+    new, log = _open(folder, "undoes", outputs, secrets)
+    approved.save(new / "plan.json")
+    for event in journal.read(folder / record.JOURNAL):
+        if event["event"] in ACTION_EVENTS:
+            log.write(**{**event, "carried_over": True})
+    services = connect(target, secrets, f"opskit/{new.name}")
+    good = True
+    for action, result, why in actions.take_back(approved.actions, services, log):
+        good = good and result.good
+        tell(action, result, why)
+    return _close(new, log, Outcome.UNDONE if good else Outcome.PARTLY)
+
+
+def _open(folder: Path, relation: str, outputs: Path, secrets: Secrets) -> tuple[Path, journal.Journal]:
+    """A record for what follows, pointing at what it follows."""
+    old = archive.about(folder)
+    root = provenance.find_root()
+    head: dict[str, Any] = provenance.describe(old["runbook"], root, old["parameters"])
+    head |= {"incident": old["incident"], "environment": old["environment"], relation: old["run"]}
+    new = record.prepare(outputs, head)
+    redactor = Redactor({f"{s} {access}": v for access, found in secrets.items() for s, v in found.items()})
+    log = journal.Journal(new / record.JOURNAL, redactor)
+    log.write("run.accepted", runner=os.getpid(), **{k: head[k] for k in ("run", "operator", "host", relation)})
+    return new, log
+
+
+def _close(folder: Path, log: journal.Journal, outcome: Outcome) -> tuple[Path, Outcome]:
+    log.write("run.ended", outcome=outcome, exit=outcome.exit)
+    record.seal(folder)
+    return folder, outcome
+
+
+def waiting(folder: Path) -> Iterator[str]:
+    """What the actions of a run still wait for."""
+    ended = {e["action"]: e for e in journal.read(folder / record.JOURNAL) if e["event"] == "action.ended"}
+    for action in plan.load(folder / "plan.json"):
+        if ended.get(action.id, {}).get("result") == Result.WAITING:
+            yield action.title

@@ -1,0 +1,90 @@
+"""How a run ended: one table, one classifier, each outcome with its exit code.
+
+The outcome is read from the journal alone. What a notebook file says about itself is not asked: after a crash it
+lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum, StrEnum
+
+from opskit.actions import Result
+from opskit.checks import HEALTHY
+from opskit.journal import Event
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    OK = 0
+    ERROR = 1
+    BAD_INPUT = 2
+    PLANNED = 3
+    REFUSED = 4
+    PARTLY = 5
+    PEOPLE = 6
+
+
+class Outcome(StrEnum):
+    HEALTHY = "healthy"
+    VERIFIED = "done and verified"
+    ERROR = "error"
+    LOST = "lost"
+    INTERRUPTED = "interrupted"
+    PLANNED = "plan awaits approval"
+    REFUSED = "refused"
+    PARTLY = "partly applied"
+    FATE_UNKNOWN = "fate unknown"
+    PEOPLE = "only people can"
+    UNKNOWN = "unknown"
+    UNDONE = "taken back"
+
+    @property
+    def exit(self) -> Exit:
+        return EXITS[self]
+
+
+EXITS = {
+    Outcome.HEALTHY: Exit.OK,
+    Outcome.VERIFIED: Exit.OK,
+    Outcome.UNDONE: Exit.OK,
+    Outcome.ERROR: Exit.ERROR,
+    Outcome.LOST: Exit.ERROR,
+    Outcome.INTERRUPTED: Exit.ERROR,
+    Outcome.PLANNED: Exit.PLANNED,
+    Outcome.REFUSED: Exit.REFUSED,
+    Outcome.PARTLY: Exit.PARTLY,
+    Outcome.FATE_UNKNOWN: Exit.PARTLY,
+    Outcome.PEOPLE: Exit.PEOPLE,
+    Outcome.UNKNOWN: Exit.PEOPLE,
+}
+
+
+def classify(events: Sequence[Event], approved: int | None) -> Outcome:
+    """The outcome that a run's journal shows. `approved`: how many actions were to be carried out, if any were."""
+    kinds = [event["event"] for event in events]
+    if "refused" in kinds:
+        return Outcome.REFUSED
+    if "interrupted" in kinds:
+        return Outcome.INTERRUPTED
+    if "failed" in kinds or "plan" not in kinds:
+        return _carried_out(events, approved) if "action.begun" in kinds and approved else Outcome.ERROR
+    if approved is not None:
+        return _carried_out(events, approved)
+    proposed = [event for event in events if event["event"] == "plan"][-1]
+    if proposed["actions"] > proposed["manual"]:
+        return Outcome.PLANNED
+    if proposed["actions"]:
+        return Outcome.PEOPLE
+    return Outcome.HEALTHY if proposed["causes"] == [HEALTHY] else Outcome.UNKNOWN
+
+
+def _carried_out(events: Sequence[Event], approved: int | None) -> Outcome:
+    ended = {e["action"]: Result(e["result"]) for e in events if e["event"] == "action.ended"}
+    begun = {e["action"] for e in events if e["event"] == "action.begun"}
+    if begun - set(ended) or Result.UNKNOWN in ended.values():
+        return Outcome.FATE_UNKNOWN
+    if len(ended) == approved and all(result.good for result in ended.values()):
+        return Outcome.VERIFIED
+    return Outcome.PARTLY

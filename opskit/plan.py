@@ -1,0 +1,154 @@
+"""The plan of a run: an ordered list of actions, as data, with a digest; and the approval of one."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from opskit.actions import Action, digest
+from opskit.errors import BadInput, Refused
+
+VALID = timedelta(minutes=60)
+
+
+@dataclass
+class Plan:
+    """What a run proposes. `made_for` names everything that, if it changes, makes the plan stale."""
+
+    made_for: dict[str, Any]
+    actions: list[Action] = field(default_factory=list)
+
+    def add(self, action: Action) -> None:
+        """Append an action, once: the same change of the same thing is not planned twice."""
+        if action.id not in {known.id for known in self.actions}:
+            self.actions.append(action)
+
+    @property
+    def digest(self) -> str:
+        return digest(self.data())
+
+    @property
+    def removals(self) -> list[Action]:
+        return [action for action in self.actions if action.removes_access]
+
+    def data(self) -> dict[str, Any]:
+        return {"made_for": self.made_for, "actions": [action.data() for action in self.actions]}
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(self.data(), indent=1, ensure_ascii=False), encoding="utf-8")
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def __iter__(self) -> Iterator[Action]:
+        return iter(self.actions)
+
+    def __repr__(self) -> str:
+        if not self.actions:
+            return "The plan is empty: nothing to change."
+        lines = [f"{n:>4}  {a.title}{_marks(a)}" for n, a in enumerate(self.actions, 1)]
+        return "\n".join([f"Plan of {len(self)} actions, {self.digest[:19]}", *lines])
+
+    def _repr_html_(self) -> str:
+        if not self.actions:
+            return "<p>The plan is empty: nothing to change.</p>"
+        head = self.actions[:50]
+        rows = "".join(
+            f"<tr><td>{n}</td><td style='text-align:left'>{html.escape(a.title)}</td>"
+            f"<td style='text-align:left'>{html.escape(_marks(a).strip())}</td></tr>"
+            for n, a in enumerate(head, 1)
+        )
+        more = f"<p>… and {len(self) - len(head)} more in plan.json</p>" if len(self) > len(head) else ""
+        return (
+            f"<p><b>Plan of {len(self)} actions</b> <code>{self.digest[:19]}</code></p>"
+            f"<table><thead><tr><th></th><th>Action</th><th></th></tr></thead><tbody>{rows}</tbody></table>{more}"
+        )
+
+
+def _marks(action: Action) -> str:
+    marks = ["by hand"] * action.manual + ["REMOVES ACCESS"] * action.removes_access
+    return f"  ({', '.join(marks)})" if marks else ""
+
+
+def load(path: Path) -> Plan:
+    """The plan saved at `path`. Raises BadInput where there is none."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return Plan(data["made_for"], [Action(**action) for action in data["actions"]])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BadInput(f"{path}: holds no plan.") from None
+
+
+@dataclass(frozen=True)
+class Approval:
+    """A named person's word for exactly one plan, in one environment, until it expires."""
+
+    plan: str  # its digest
+    environment: str
+    actions: int
+    removals: int  # how many of them take access away, agreed to by name
+    approver: str
+    at: str
+    expires: str
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+
+def approve(plan: Plan, approver: str, typed: str, *, with_removals: bool = False, max_actions: int) -> Approval:
+    """Approve `plan`. `typed` repeats its environment and number of actions, such as `production 37`.
+
+    Raises Refused where the plan is empty, removes access and that was not agreed to, or `typed` differs.
+    """
+    environment = plan.made_for["environment"]
+    if not plan.actions:
+        raise Refused("the plan is empty: there is nothing to approve.")
+    expected = f"{environment} {len(plan)}"
+    if " ".join(typed.split()) != expected:
+        above = f" It is above this environment's max_actions of {max_actions}." if len(plan) > max_actions else ""
+        raise Refused(f"not approved: {typed!r} is not {expected!r}.{above}", "Type the environment and the number.")
+    if plan.removals and not with_removals:
+        titles = "; ".join(action.title for action in plan.removals[:5])
+        raise Refused(
+            f"{len(plan.removals)} of {len(plan)} actions take access away from users ({titles}).",
+            "Look at them, then approve with --with-removals.",
+        )
+    now = datetime.now(UTC)
+    return Approval(
+        plan.digest,
+        environment,
+        len(plan),
+        len(plan.removals),
+        approver,
+        now.isoformat(timespec="seconds"),
+        (now + VALID).isoformat(timespec="seconds"),
+    )
+
+
+def load_approval(path: Path) -> Approval | None:
+    """The approval saved at `path`, or None. Raises BadInput where the file is not one."""
+    if not path.exists():
+        return None
+    try:
+        return Approval(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise BadInput(f"{path}: is not an approval.") from None
+
+
+def require(approval: Approval | None, plan: Plan, now_for: dict[str, Any], run: str) -> None:
+    """Raise Refused unless `approval` covers exactly `plan`, has not expired, and nothing it rests on has changed."""
+    if approval is None:
+        raise Refused("this plan is not approved.", f"Next: opskit approve {run}")
+    if approval.plan != plan.digest:
+        raise Refused("the approval is for another plan; this one was changed after it.", f"Next: opskit approve {run}")
+    if datetime.fromisoformat(approval.expires) < datetime.now(UTC):
+        raise Refused(f"the approval expired at {approval.expires}.", "Run the runbook again and approve its new plan.")
+    stale = [key for key, value in now_for.items() if plan.made_for.get(key) != value]
+    if stale:
+        raise Refused(f"the plan is stale: {', '.join(stale)} changed since.", "Run the runbook again.")

@@ -1,0 +1,17 @@
+"""How urgent an incident is, and by when somebody must have responded."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+RESPONSE = {
+    "CRITICAL": timedelta(minutes=15),
+    "HIGH": timedelta(hours=1),
+    "MEDIUM": timedelta(hours=4),
+    "LOW": timedelta(hours=24),
+}
+
+
+def respond_by(detected: datetime, priority: str) -> datetime:
+    """When somebody must have responded to an incident of this priority, detected then."""
+    return detected + RESPONSE[priority]

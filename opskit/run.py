@@ -1,0 +1,294 @@
+"""The kernel's side of a run: `begin`, and the small face that notebooks see.
+
+Whether changes are allowed is decided by what lies in the run's folder (an approved plan) and by which secrets the
+runner handed over; never by a parameter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython import get_ipython
+from pydantic import BaseModel
+
+from opskit import actions, checks, environment, parameters, plan, provenance, redaction, unseen
+from opskit import display as looks
+from opskit.checks import Answer, Check
+from opskit.errors import CannotTell, Refused
+from opskit.journal import Journal
+from opskit.services import Services, connect
+
+SKEW = 30.0  # seconds between clocks that are still all right
+
+
+class Run:
+    """One execution of a runbook for an incident against an environment."""
+
+    def __init__(
+        self,
+        folder: Path,
+        about: Mapping[str, Any],
+        given: BaseModel,
+        target: environment.Environment,
+        services: Services,
+        journal: Journal,
+    ) -> None:
+        self.folder = folder
+        self.about = about
+        self.parameters = given
+        self.environment = target
+        self.journal = journal
+        self._services = services
+        self._checks: dict[str, Check] = {}
+        made_for = {
+            key: about[key] for key in ("runbook", "notebook", "opskit", "environment", "parameters", "incident")
+        }
+        self.plan = plan.Plan({**made_for, "target": target.digest})
+
+    # The services, by name.
+
+    @property
+    def database(self) -> Any:
+        return self._services.database
+
+    @property
+    def stripe(self) -> Any:
+        return self._services.stripe
+
+    @property
+    def profiles(self) -> Any:
+        return self._services.profiles
+
+    @property
+    def vercel(self) -> Any:
+        return self._services.vercel
+
+    @property
+    def sentry(self) -> Any:
+        return self._services.sentry
+
+    @property
+    def app(self) -> Any:
+        return self._services.app
+
+    @property
+    def status(self) -> Any:
+        return self._services.status
+
+    @property
+    def since(self) -> datetime:
+        """From when on this run looks: the parameter of that name."""
+        found: datetime = self.parameters.since  # type: ignore[attr-defined]  # a runbook's own parameter
+        return found
+
+    # Checks and causes.
+
+    def check(
+        self,
+        name: str,
+        answer: bool | None,
+        question: str,
+        cause: str | None = None,
+        because: str = "",
+        required: bool = True,
+    ) -> None:
+        """Answer a diagnostic question: True is well, False is not (and may name a `cause`), None cannot be told."""
+        word = Answer.UNKNOWN if answer is None else Answer.YES if bool(answer) else Answer.NO
+        check = Check(name, word, question, cause, because, required)
+        self._checks[name] = check
+        self.journal.write("check", **check.__dict__)
+        looks.answer(check.mark, question, cause if cause and word is Answer.NO else "", because)
+
+    @property
+    def causes(self) -> list[str]:
+        """The causes found so far; `["healthy"]` or `["unknown"]` where there are none."""
+        return checks.causes(self._checks.values())
+
+    def found(self, cause: str) -> bool:
+        return cause in self.causes
+
+    @property
+    def open_questions(self) -> list[str]:
+        """Required checks that could not be answered."""
+        return [c.name for c in self._checks.values() if c.answer is Answer.UNKNOWN and c.required]
+
+    # Evidence.
+
+    def show(self, thing: Any, title: str = "") -> None:
+        """Show a table or a chart. A long table shows its head; the whole of it goes into an evidence file."""
+        if not isinstance(thing, pd.DataFrame):
+            looks.chart(thing)
+            return
+        frame = thing if getattr(self.parameters, "unmask", False) else looks.masked(thing)
+        note = f"{len(frame)} rows" if len(frame) != 1 else "1 row"
+        if len(frame) > looks.HEAD:
+            path = self.folder / "evidence" / f"{_slug(title)}.csv"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(self._redactor.text(frame.to_csv(index=False)), encoding="utf-8")
+            kept = actions.digest(path.read_text(encoding="utf-8"))
+            note += f"; the first {looks.HEAD} here, all in evidence/{path.name} ({kept[:19]})"
+        looks.emit(looks.table(frame, title, note), looks.text(frame, title, note))
+
+    def draft(self, name: str, text: str) -> None:
+        """Keep a message to a person as a draft in the record. Nothing is sent."""
+        private = self.folder / "private"
+        private.mkdir(mode=0o700, exist_ok=True)
+        (private / f"{name}.txt").write_text(self._redactor.text(text), encoding="utf-8")
+        self.journal.write("draft", name=name)
+        looks.message(f"Draft “{name}” (not sent; kept in private/{name}.txt)", text)
+
+    # Doing.
+
+    def apply(self) -> None:
+        """Carry out the approved plan, and verify each action; without an approval nothing is done.
+
+        What the approved plan does not hold is not done, even if this run would plan it: the difference is shown.
+        """
+        self.plan.save(self.folder / "proposed.json")
+        self.journal.write(
+            "plan", digest=self.plan.digest, actions=len(self.plan), manual=_manual(self.plan), causes=self.causes
+        )
+        approved = self._approved()
+        if approved is None:
+            self.plan.save(self.folder / "plan.json")
+            if self.plan.actions:
+                looks.say(f"Nothing was done: not approved. Next: opskit approve {self.about['run']}")
+            else:
+                looks.say("Nothing was done: the plan is empty.")
+            return
+        self._show_difference(approved)
+        for action, result, why in actions.carry_out(approved.actions, self._services, self.journal):
+            looks.say(f"{result}: {action.title}{f' ({why})' if why else ''}")
+
+    def _approved(self) -> plan.Plan | None:
+        if not (self.folder / "approval.json").exists():
+            return None
+        approved = plan.load(self.folder / "plan.json")
+        now_for = {key: self.plan.made_for[key] for key in ("notebook", "opskit", "target")}
+        plan.require(plan.load_approval(self.folder / "approval.json"), approved, now_for, self.about["run"])
+        return approved
+
+    def _show_difference(self, approved: plan.Plan) -> None:
+        planned, now = {a.id: a for a in approved}, {a.id: a for a in self.plan}
+        gone = [a.title for key, a in planned.items() if key not in now]
+        new = [a.title for key, a in now.items() if key not in planned]
+        self.journal.write("difference", gone=gone, new=new)
+        for title in new:
+            looks.say(f"Not in the approved plan, so not done: {title}")
+
+    # Inner.
+
+    @property
+    def _redactor(self) -> redaction.Redactor:
+        return self.journal.redactor
+
+    def _could_not_look(self, error: CannotTell, names: list[str]) -> None:
+        """What `unseen` calls when a statement failed for want of an answer."""
+        self.journal.write("finding", problem=error.message, checks=names)
+        for name in names:
+            check = Check(name, Answer.UNKNOWN, f"(check {name})", because=error.message)
+            self._checks[name] = check
+            self.journal.write("check", **check.__dict__)
+        left = f" Left unknown: {', '.join(names)}." if names else ""
+        looks.say(f"? Could not look. {error.message}{left}")
+
+
+def begin(runbook: str) -> Run:
+    """Start a run in this kernel: parameters checked, pins compared, output redacted, the journal open.
+
+    Raises BadInput for a wrong parameter and Refused where the credentials reach another target than the
+    environment's pins say.
+    """
+    shell = get_ipython()
+    namespace = shell.user_ns if shell else {}
+    handed = os.environ.pop("OPSKIT_SECRETS", None)
+    model = parameters.declared_here(namespace)
+    given = {key: namespace[key] for key in model.model_fields} | {
+        k: namespace[k] for k in parameters.undeclared(namespace)
+    }
+    checked = parameters.validate(model, given, runbook)
+    folder, about = _folder(runbook, checked)
+    target = environment.load(about["environment"], Path(about["root"]))
+    secrets = json.loads(handed) if handed else {"read": environment.resolve(target, "read")}
+    redactor = redaction.Redactor(
+        {f"{service} {access}": value for access, found in secrets.items() for service, value in found.items()}
+    )
+    if shell:
+        _guard(shell, redactor)
+    journal = Journal(folder / "journal.jsonl", redactor)
+    services = connect(target, secrets, f"opskit/{about['run']}", about.get("rate"))
+    run = Run(folder, about, checked, target, services, journal)
+    unseen.install(shell, run._could_not_look)
+    journal.write("run.begun", kernel=os.getpid(), single_secrets=target.single_secrets)
+    _compare_pins(run)
+    looks.say(f"{runbook} on {target.name}, run {about['run']}. {_mode(folder)}")
+    return run
+
+
+def _folder(runbook: str, given: BaseModel) -> tuple[Path, dict[str, Any]]:
+    """The folder that the runner prepared; else one of our own, for a notebook run by hand or by bare papermill."""
+    if prepared := os.environ.get("OPSKIT_RUN"):
+        folder = Path(prepared)
+        return folder, json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    root = provenance.find_root()
+    about = provenance.describe(runbook, root, given.model_dump(mode="json"))
+    folder = root / "outputs" / about["incident"] / about["run"]
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+    return folder, about
+
+
+def _guard(shell: Any, redactor: redaction.Redactor) -> None:
+    """Nothing leaves this kernel unredacted, and nothing typed is remembered outside the record."""
+    redaction.guard(shell.kernel.session, redactor)
+    shell.history_manager.enabled = False
+
+
+def _compare_pins(run: Run) -> None:
+    """Refuse to go on where a credential reaches something else than the environment promises."""
+    pins, wrong = run.environment.pins, []
+    for name, promised, look in (
+        ("stripe_account", pins.stripe_account, lambda: run.stripe.account()["id"]),
+        ("vercel_project", pins.vercel_project, lambda: run.vercel.project_id()),
+        ("database_system", pins.database_system, lambda: run.database.rows(SYSTEM)[0]["id"]),
+    ):
+        if promised is None:
+            continue
+        try:
+            found = look()
+        except CannotTell as error:
+            run.journal.write("finding", problem=f"pin {name} could not be compared: {error.message}", checks=[])
+            looks.say(f"? Pin {name} could not be compared: {error.message}")
+            continue
+        if str(found) != promised:
+            wrong.append(f"{name} is {found}, not {promised}")
+    if wrong:
+        run.journal.write("refused", why="; ".join(wrong))
+        raise Refused(f"environment {run.environment.name} reaches another target: {'; '.join(wrong)}.")
+    skew = max((abs(http.skew) for http in run._services.http()), default=0.0)
+    run.journal.write("pins", compared=True, clock_skew_seconds=round(skew, 1))
+    if skew > SKEW:
+        looks.say(f"? This machine's clock differs from the services' by {skew:.0f} s; times below may mislead.")
+
+
+SYSTEM = "select system_identifier::text as id from pg_control_system()"
+
+
+def _mode(folder: Path) -> str:
+    if (folder / "approval.json").exists():
+        return "Apply: the approved plan will be carried out."
+    return "Plan mode: it looks, and touches nothing."
+
+
+def _manual(proposed: plan.Plan) -> int:
+    return sum(action.manual for action in proposed)
+
+
+def _slug(title: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split()) or "table"

@@ -1,0 +1,206 @@
+"""The company's app, as far as a runbook can see it: its health check and its handler of Stripe's webhooks.
+
+`receive` is the whole app as a function: called directly while the past is played, and by `application` over HTTP. It
+has the real handler's habits, the bad ones included: no idempotency, no ordering guard, success when no row matched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from opskit.sandbox import app_billing, app_database
+from opskit.sandbox.vercel import Deployment, LogLine
+
+if TYPE_CHECKING:
+    from opskit.sandbox.world import World
+
+JSON = dict[str, Any]
+
+WEBHOOK = "/api/webhooks/stripe"
+TOLERANCE = 300  # seconds that a signature lives, as in Stripe's own library
+REQUESTS_PER_HOUR = 1000  # for each address
+HANDLER_FAILED = "Webhook handler failed"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request being handled: what came, which build handles it, and what it prints."""
+
+    world: World
+    deployment: Deployment
+    headers: dict[str, str]  # names in lower case
+    body: bytes
+    lines: list[LogLine] = field(default_factory=list)
+
+    def log(self, level: str, operation: str, message: str, **context: Any) -> None:
+        """One JSON object on one line, as the app's logger prints it in production."""
+        now = self.world.clock.now()
+        entry = {
+            "timestamp": now.isoformat(timespec="milliseconds"),
+            "level": level,
+            "message": message,
+            "context": {"operation": operation, **context},
+        }
+        self.lines.append(LogLine(now, level, json.dumps(entry)))
+
+
+class Refusal(Exception):
+    """The webhook is answered with this error."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def receive(world: World, method: str, path: str, headers: Mapping[str, str], body: bytes, address: str) -> Answer:
+    """Answer one request, and log it as the hosting does."""
+    call = Call(world, world.vercel.live(), {name.lower(): value for name, value in headers.items()}, body)
+    if path == WEBHOOK:
+        answer = _limited(call, address) or (_webhook(call) if method == "POST" else _error(405, "Method not allowed"))
+    elif path == "/api/health":
+        answer = _health(call)
+    else:
+        answer = _error(404, "Not found")
+    world.vercel.log_request(method, path, answer.status, call.lines)
+    return answer
+
+
+def application(world: World) -> Starlette:
+    async def page(request: Request) -> Response:
+        body = await request.body()
+        caller = request.client.host if request.client else ""
+        address = request.headers.get("x-forwarded-for", caller)  # as the edge in front of the app gives it
+        answer = await run_in_threadpool(
+            receive, world, request.method, request.url.path, request.headers, body, address
+        )
+        return Response(answer.body, answer.status, answer.headers)
+
+    methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    return Starlette(routes=[Route("/{path:path}", page, methods=methods)])
+
+
+def _answer(status: int, body: JSON) -> Answer:
+    return Answer(status, json.dumps(body).encode())
+
+
+def _error(status: int, message: str) -> Answer:
+    return _answer(status, {"error": message})
+
+
+def _health(call: Call) -> Answer:
+    """Whether the database answers. Of the AI providers only whether a key is there."""
+    started = time.monotonic()
+    try:
+        app_database.check(call.world)
+        database: JSON = {"status": "healthy", "latencyMs": round((time.monotonic() - started) * 1000)}
+    except psycopg.Error:
+        database = {"status": "unhealthy", "error": "Database connection failed"}
+    healthy = database["status"] == "healthy"
+    providers = {name: f"{name.upper()}_API_KEY" in call.deployment.env for name in ("openai", "anthropic", "deepseek")}
+    return _answer(
+        200 if healthy else 503,
+        {
+            "status": "healthy" if healthy else "unhealthy",
+            "timestamp": call.world.clock.now().isoformat(),
+            "version": call.deployment.commit[:7],
+            "checks": {"database": database, "ai": providers},
+        },
+    )
+
+
+def _limited(call: Call, address: str) -> Answer | None:
+    """The limit on webhooks for each address and hour. Kept in the instance's memory: a new build starts afresh."""
+    hours: dict[str, list[float]] = call.deployment.memory.setdefault("webhooks", {})
+    now = call.world.clock.now().timestamp()
+    hour = hours.setdefault(address, [now, 0])
+    if not 0 <= now - hour[0] < 3600:
+        hour[:] = [now, 0]
+    hour[1] += 1
+    if hour[1] <= REQUESTS_PER_HOUR:
+        return None
+    call.log("warning", "rate_limit:exceeded", "Rate limit exceeded", address=address, path=WEBHOOK)
+    wait = str(int(hour[0] + 3600 - now) + 1)
+    refused = _answer(429, {"error": {"message": "Too many requests", "code": "RATE_LIMIT_EXCEEDED"}})
+    return Answer(refused.status, refused.body, {**refused.headers, "retry-after": wait})
+
+
+def _webhook(call: Call) -> Answer:
+    try:
+        event = _verified(call)
+    except Refusal as refusal:
+        return _error(refusal.status, str(refusal))
+    context = {"eventType": event["type"]}
+    try:
+        _process(call, event)
+    except app_billing.HandlerError as error:
+        call.log("error", "webhook:stripe:handler", HANDLER_FAILED, **context)
+        call.world.sentry.capture(error.kind, str(error), error.culprit, call.world.clock.now())
+        return _error(500, HANDLER_FAILED)
+    except psycopg.Error:  # the database client's errors are plain objects: the log and Sentry never see their text
+        call.log("error", "webhook:stripe:handler", HANDLER_FAILED, **context)
+        return _error(500, HANDLER_FAILED)
+    call.log("info", "webhook:stripe:process", "Stripe webhook processed", eventId=event["id"], **context)
+    return _answer(200, {"received": True})
+
+
+def _verified(call: Call) -> JSON:
+    """The event, if it is genuine and young enough for this build."""
+    secret = call.deployment.env.get("STRIPE_WEBHOOK_SECRET")
+    if not secret:
+        raise Refusal(500, "Webhook secret not configured")
+    header = call.headers.get("stripe-signature")
+    if not header:
+        raise Refusal(400, "Missing stripe-signature header")
+    now = call.world.clock.now().timestamp()
+    if not _signed(header, secret, call.body, now):
+        call.log("error", "webhook:stripe:verify_failed", "Webhook signature verification failed")
+        raise Refusal(400, "Invalid signature")
+    event: JSON = json.loads(call.body)
+    age, limit = now - event["created"], call.deployment.behaviour["max_event_age"]
+    if limit is not None and age > limit:
+        created = datetime.fromtimestamp(event["created"], UTC).isoformat()
+        call.log("warning", "webhook:stripe:event_too_old", "Event too old", eventId=event["id"],
+                 eventType=event["type"], eventCreated=created, ageSeconds=int(age))  # fmt: skip
+        raise Refusal(400, "Event too old")
+    return event
+
+
+def _signed(header: str, secret: str, body: bytes, now: float) -> bool:
+    """Any of the header's v1 signatures will do. A signature dated in the future passes, as in Stripe's library."""
+    pairs = [part.partition("=")[::2] for part in header.split(",")]
+    stamp = next((value for name, value in pairs if name == "t"), "")
+    if not stamp.isdigit() or now - int(stamp) > TOLERANCE:
+        return False
+    wanted = hmac.new(secret.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
+    return any(name == "v1" and hmac.compare_digest(value, wanted) for name, value in pairs)
+
+
+def _process(call: Call, event: JSON) -> None:
+    if not call.deployment.env.get("SUPABASE_SERVICE_ROLE_KEY"):
+        raise app_billing.HandlerError("Error", "supabaseKey is required.", "createAdminClient(lib/supabase/admin)")
+    if call.deployment.behaviour["bug"] == "handler-raises":
+        raise app_billing.HandlerError("TypeError", "Cannot read properties of undefined (reading 'price')")
+    handler = app_billing.HANDLERS.get(event["type"])
+    if handler is not None:
+        handler(call, event["data"]["object"])

@@ -1,0 +1,119 @@
+"""The whole company as comparable data, and what differs between two such states."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from psycopg import sql
+
+from opskit.sandbox.scenario import ObjectTouch, TableTouch
+from opskit.sandbox.world import World
+
+State = dict[str, Any]
+Row = dict[str, Any]
+LONG = 120  # characters; longer values are compared by their digest
+
+KEYS = """
+    select c.oid::regclass::text, array_agg(a.attname::text order by k.position)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    join pg_index i on i.indrelid = c.oid and i.indisprimary
+    cross join unnest(i.indkey::int2[]) with ordinality as k (number, position)
+    join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
+    where c.relkind = 'r' and n.nspname in ('public', 'auth', 'supabase_migrations') group by c.oid order by 1
+"""
+
+
+def state(world: World) -> State:
+    """Every row of every table by its key, and each service's objects. A database that is down is told as None."""
+    services = {"stripe": world.stripe.dump(), "vercel": world.vercel.dump(), "sentry": world.sentry.dump()}
+    rows = _rows(world) if world.database.running else None
+    return {"database": rows, **{name: _objects(dump) for name, dump in services.items()}}
+
+
+def _rows(world: World) -> dict[str, dict[str, Row]]:
+    found: dict[str, dict[str, Row]] = {}
+    with world.database.connect() as connection:
+        for table, key in connection.execute(KEYS).fetchall():
+            query = sql.SQL("select to_jsonb(t) from {} t").format(sql.SQL(table))
+            rows = connection.execute(query)
+            found[table] = {
+                "/".join(str(row[part]) for part in key): {name: _short(value) for name, value in row.items()}
+                for (row,) in rows
+            }
+    return found
+
+
+def _short(value: Any) -> Any:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True) if value else ""
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}" if len(text) > LONG else value
+
+
+def _objects(dump: dict[str, Any]) -> dict[str, Row]:
+    """A service's state as `kind/id` -> fields; what has no id stands under its kind alone."""
+    found: dict[str, Row] = {}
+    for kind, value in dump.items():
+        members: dict[str, Any] = {}
+        if isinstance(value, dict) and all(isinstance(one, dict) for one in value.values()):
+            members = value
+        elif isinstance(value, list) and all(isinstance(one, dict) and "id" in one for one in value):
+            members = {one["id"]: one for one in value}
+        else:
+            found[kind] = value if isinstance(value, dict) else {"value": value}
+        found |= {f"{kind}/{key}": one for key, one in members.items()}
+    return found
+
+
+def resolved(touches: Sequence[TableTouch | ObjectTouch], actors: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """The scenario's touches, with groups of actors as their ids: `place`, `keys` and `fields`, any may hold * and ?."""
+    found = []
+    for touch in touches:
+        if isinstance(touch, ObjectTouch):
+            found.append({"place": touch.service, "keys": [touch.object], "fields": touch.fields})
+        else:
+            keys = touch.keys if isinstance(touch.keys, list) else actors.get(touch.keys, [touch.keys])
+            found.append({"place": touch.table, "keys": keys, "fields": touch.columns})
+    return found
+
+
+def changes(before: State, after: State, allowed: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Each row or object that differs, in what; `allowed` by the touches, or `stray`."""
+    found: dict[str, list[dict[str, Any]]] = {"allowed": [], "stray": []}
+    for place, key, old, new in _different(before, after):
+        names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+        fields = {name: {"before": old.get(name), "after": new.get(name)} for name in names}
+        kind = "changed" if old and new else "added" if new else "removed"
+        permitted = _permitted(place, key, names, allowed)
+        for verdict, part in (("allowed", permitted), ("stray", [n for n in names if n not in permitted])):
+            if part:
+                entry = {"place": place, "key": key, "kind": kind, "fields": {name: fields[name] for name in part}}
+                found[verdict].append(entry)
+    return found
+
+
+def _permitted(place: str, key: str, names: list[str], allowed: Sequence[dict[str, Any]]) -> list[str]:
+    """A row that may be touched also gets a new `updated_at`."""
+    patterns = [
+        pattern
+        for touch in allowed
+        if touch["place"] == place and any(fnmatchcase(key, one) for one in touch["keys"])
+        for pattern in touch["fields"]
+    ]
+    return [n for n in names if patterns and (n == "updated_at" or any(fnmatchcase(n, p) for p in patterns))]
+
+
+def _different(before: State, after: State) -> Iterator[tuple[str, str, Row, Row]]:
+    old, new = _places(before), _places(after)
+    for place in sorted({*old, *new}):
+        were, are = old.get(place, {}), new.get(place, {})
+        for key in sorted({*were, *are}):
+            if were.get(key) != are.get(key):
+                yield place, key, were.get(key, {}), are.get(key, {})
+
+
+def _places(state: State) -> dict[str, dict[str, Row]]:
+    services = {name: objects for name, objects in state.items() if name != "database"}
+    return {**(state["database"] or {}), **services}

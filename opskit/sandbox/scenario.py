@@ -1,0 +1,338 @@
+"""Scenarios: the data files that say how the company breaks, and what must hold when all is well again.
+
+This module is the format and its messages. `staging` lets a scenario happen; docs/scenarios.md explains it to writers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from opskit.sandbox import SCENARIOS, SandboxError, moments, scenarios
+from opskit.sandbox.happenings import Happening, SetEndpoint
+from opskit.sandbox.world import Fault
+
+Env = dict[str, str | None]
+Moment = Annotated[str, Field(description="now, 90 minutes ago, 2 h ago, 3 days ago")]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Overrides(Part):
+    """What the environment file says differently."""
+
+    facts: dict[str, Any] = {}
+    limits: dict[str, int] = {}
+
+
+class App(Part):
+    """What the live code does with webhooks, from the beginning of the scenario on."""
+
+    max_event_age: int | None = 300
+    bug: Literal["handler-raises"] | None = None
+
+
+class Deployment(Part):
+    """A build that went live at that moment."""
+
+    at: Moment
+    message: str = "Update"
+    env: Env = {}
+    behaviour: App | None = None
+
+    @field_validator("at")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        return _checked(value)
+
+
+class FaultLine(Part):
+    """How one route of one service misbehaves, or that the database is down."""
+
+    service: Literal["app", "stripe", "vercel", "sentry", "status", "database"]
+    route: str = ".*"
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] | None = None
+    status: Annotated[int, Field(ge=200, le=599)] | None = None
+    body: str | dict[str, Any] | list[Any] = ""
+    headers: dict[str, str] = {}
+    delay: Annotated[float, Field(ge=0)] = 0.0
+    reset: bool = False
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    begins: Annotated[Moment | None, Field(alias="from")] = None
+    ends: Annotated[Moment | None, Field(alias="until")] = None
+    name: str | None = None
+    down: bool = False
+
+    @field_validator("begins", "ends")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        return value if value is None else _checked(value)
+
+    @field_validator("route")
+    @classmethod
+    def _a_pattern(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression: {error}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if (self.service == "database") != self.down:
+            raise ValueError("'down: true' belongs to service 'database', and is all that can befall it")
+        if not (self.down or self.reset or self.status or self.delay):
+            raise ValueError("a fault needs one of: status, delay, reset")
+        return self
+
+    def fault(self, now: datetime) -> Fault:
+        plain = isinstance(self.body, str)
+        return Fault(
+            service=self.service,
+            route=self.route,
+            method=self.method,
+            status=self.status,
+            body=str(self.body) if plain else json.dumps(self.body),
+            headers=self.headers if plain else {"content-type": "application/json", **self.headers},
+            delay=self.delay,
+            reset=self.reset,
+            share=self.share,
+            begins=moments.moment(self.begins, now) if self.begins else None,
+            ends=moments.moment(self.ends, now) if self.ends else None,
+            name=self.name,
+        )
+
+
+class SentryIssue(Part):
+    """An error that reached Sentry."""
+
+    type: str
+    message: str
+    culprit: str
+    at: Moment = "now"
+    count: Annotated[int, Field(ge=1, le=1000)] = 1
+
+    @field_validator("at")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        return _checked(value)
+
+
+class Forbidden(Part):
+    """An action that must not be planned; with `arguments`, not with these. Names and values may hold * and ?."""
+
+    action: str
+    arguments: dict[str, Any] = {}
+
+
+class TableTouch(Part):
+    """Rows and columns that a right apply may change. `keys`: a group of actors, ids, or "*"."""
+
+    table: str
+    keys: str | list[str] = "*"
+    columns: list[str] = ["*"]
+
+
+class ObjectTouch(Part):
+    """Fields of a service's object, as `kind/id` (may hold * and ?), that a right apply may change."""
+
+    service: Literal["stripe", "vercel", "sentry"]
+    object: str
+    fields: list[str] = ["*"]
+
+
+class Get(Part):
+    service: Literal["app", "stripe", "vercel", "sentry", "status"]
+    path: str
+
+
+class Holds(Part):
+    """Something that must hold when all is well: a query's value, a field of an answer, or profiles equal to Stripe."""
+
+    sql: str | None = None
+    get: Get | None = None
+    field: str = ""
+    equals: Any = None
+    agrees: Literal["profiles"] | None = None
+    with_: Annotated[Literal["stripe"], Field(alias="with")] = "stripe"
+    among: str | None = None
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        if sum(question is not None for question in (self.sql, self.get, self.agrees)) != 1:
+            raise ValueError("exactly one of: sql, get, agrees")
+        if self.agrees is None and "equals" not in self.model_fields_set:
+            raise ValueError("'equals' is missing: what should be found?")
+        return self
+
+
+class Step(Part):
+    """What a person does by hand."""
+
+    lift: str | None = None
+    env: Env = {}
+    redeploy: bool = False
+    behaviour: App | None = None
+    rollback: bool = False
+    sql: str | None = None
+    set_endpoint: dict[str, Any] | None = None
+
+    @field_validator("set_endpoint")
+    @classmethod
+    def _an_endpoint(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            SetEndpoint.model_validate({"what": "set_endpoint", **value})
+        return value
+
+
+class Twin(Part):
+    """What is added so that the decisive evidence is gone, and what may then be concluded."""
+
+    faults: list[FaultLine] = []
+    env: Env = {}
+    sql: list[str] = []
+    status_pages: dict[str, dict[str, Any]] = {}
+    causes: list[str] = ["unknown"]
+
+
+class Scenario(Part):
+    """One way in which the company breaks."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    title: str
+    runbook: str
+    parameters: dict[str, Any] = {}
+    environment: Overrides = Overrides()
+    app: App | None = None
+    deployments: list[Deployment] = []
+    happenings: list[Happening] = []
+    faults: list[FaultLine] = []
+    env: Env = {}
+    sql: list[str] = []
+    status_pages: dict[str, dict[str, Any]] = {}
+    sentry: list[SentryIssue] = []
+    causes: Annotated[list[str], Field(min_length=1)]
+    forbidden: list[str | Forbidden] = []
+    touches: list[TableTouch | ObjectTouch] = []
+    healed: list[Holds] = []
+    by_hand: list[Step] = []
+    twin: Twin | None = None
+
+    @field_validator("touches", mode="before")
+    @classmethod
+    def _told_apart(cls, value: Any) -> Any:
+        """A clear message instead of one for each kind of touch."""
+        if not isinstance(value, list):
+            return value
+        return [_touch(index, one) for index, one in enumerate(value)]
+
+    @model_validator(mode="after")
+    def _groups_exist(self) -> Self:
+        groups = {getattr(one, "name", None) or one.what for one in self.happenings}
+        for touch in self.touches:
+            if isinstance(touch, TableTouch) and isinstance(touch.keys, str) and touch.keys not in groups | {"*"}:
+                raise ValueError(f"touches: keys: no happening has the name {touch.keys!r}")
+        for one in self.healed:
+            if one.among is not None and one.among not in groups:
+                raise ValueError(f"healed: among: no happening has the name {one.among!r}")
+        names = {fault.name for fault in self.faults}
+        for step in self.by_hand:
+            if step.lift is not None and step.lift not in names:
+                raise ValueError(f"by_hand: lift: no fault has the name {step.lift!r}")
+        return self
+
+    def with_twin(self) -> Scenario:
+        """The scenario with its decisive evidence removed."""
+        if self.twin is None:
+            raise SandboxError(f"The scenario {self.name!r} has no twin.")
+        twin = self.twin
+        return self.model_copy(
+            update={
+                "faults": [*twin.faults, *self.faults],  # the first that matches a request answers it
+                "env": {**self.env, **twin.env},
+                "sql": [*self.sql, *twin.sql],
+                "status_pages": {**self.status_pages, **twin.status_pages},
+                "causes": twin.causes,
+            }
+        )
+
+    def forbidden_as_json(self) -> list[dict[str, Any]]:
+        return [
+            {"action": one, "arguments": {}} if isinstance(one, str) else one.model_dump() for one in self.forbidden
+        ]
+
+
+_touches: dict[str, TypeAdapter[Any]] = {"table": TypeAdapter(TableTouch), "service": TypeAdapter(ObjectTouch)}
+
+
+def _touch(index: int, one: Any) -> Any:
+    for key, adapter in _touches.items():
+        if isinstance(one, dict) and key in one:
+            return adapter.validate_python(one)
+    raise ValueError(f"entry {index + 1}: a touch names a 'table' or a 'service'")
+
+
+def load(name: str) -> Scenario:
+    """A scenario by the name of a shipped one, or by the path of a file."""
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        if name not in scenarios():
+            raise SandboxError(f"There is no scenario {name!r}.{_nearest(name)} A file's name ends in .yaml.")
+        path = SCENARIOS / f"{name}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SandboxError(f"{path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SandboxError(f"{path} is no YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise SandboxError(f"{path}: a scenario is a mapping of fields, beginning with 'name'")
+    try:
+        return Scenario.model_validate(content)
+    except ValidationError as error:
+        raise SandboxError(complaint(path, error)) from error
+
+
+def complaint(path: Path, error: ValidationError) -> str:
+    """One line for each thing that is wrong: file, field, what is wrong with it."""
+    lines = []
+    for one in error.errors(include_url=False):
+        message = one["msg"].removeprefix("Value error, ")
+        if one["type"] == "extra_forbidden":
+            message = "there is no such field"
+        lines.append(f"{path.name}: {_field(one['loc'])}{message}")
+    return "\n".join(lines)
+
+
+def _field(place: Sequence[str | int]) -> str:
+    """`happenings[2].count`, counted from 1 as people do, without pydantic's names of alternatives."""
+    text = ""
+    kinds = {"function-before", "str", "Forbidden"}
+    before: str | int = ""
+    for part in place:
+        if isinstance(part, int):
+            text += f"[{part + 1}]"
+        elif part not in kinds and not (isinstance(before, int) and text.startswith("happenings")):
+            text += f".{part}" if text else part
+        before = part
+    return f"{text}: " if text else ""
+
+
+def _nearest(name: str) -> str:
+    close = difflib.get_close_matches(name, scenarios(), 1)
+    return f" Did you mean {close[0]!r}?" if close else f" There are: {', '.join(scenarios())}."
+
+
+def _checked(value: str) -> str:
+    moments.moment(value, datetime.now(UTC))
+    return value

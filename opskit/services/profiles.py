@@ -1,0 +1,203 @@
+"""The billing columns of `user_profiles`: what they say beside Stripe, and the changes to them.
+
+A profile is only ever changed from exactly the state in which it was read, in one statement that says so, and the
+word counter is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from opskit import billing
+from opskit.actions import Action, Arguments, Change
+from opskit.database import Database
+from opskit.errors import CannotTell, Refused
+from opskit.services.stripe import Stripe
+
+SELECT = f"select id::text, email, {', '.join(billing.COLUMNS)} from user_profiles"  # noqa: S608  # our own names
+PAYING = f"{SELECT} where subscription_tier <> 'free' or stripe_customer_id is not null"
+# Only confirmed addresses count, and a profile that belongs to another customer is nobody else's.
+OWNERS = """
+    select p.id::text from user_profiles p join auth.users u on u.id = p.id
+    where lower(p.email) = lower(%(email)s) and u.email_confirmed_at is not null
+      and (p.stripe_customer_id is null or p.stripe_customer_id = %(customer)s)
+"""
+# Words written since the counter was last rightly reset: when the paid period began.
+LEDGER = """
+    select p.ai_words_used_this_month as counter, coalesce(sum(u.words_generated), 0)::int as ledger
+    from user_profiles p
+    left join ai_usage u on u.user_id = p.id and u.created_at >= p.subscription_current_period_start
+    where p.id = %(profile)s
+    group by p.id
+"""
+
+
+class Profiles:
+    """User profiles in the database, beside Stripe."""
+
+    def __init__(self, database: Database, stripe: Stripe, tiers: Mapping[str, str]) -> None:
+        self.database = database
+        self.stripe = stripe
+        self.tiers = tiers
+
+    def paying(self) -> list[dict[str, Any]]:
+        """Every profile that pays, or that Stripe knows."""
+        return self.database.rows(PAYING)
+
+    def drift(self) -> list[billing.Drift]:
+        """Where profiles and Stripe disagree.
+
+        The absence of a live subscription counts only once the whole listing has been read, and that customer has
+        been read again by itself with `status=all`.
+        """
+        profiles, subscriptions = self.paying(), self.stripe.subscriptions()
+        known = {p["id"] for p in profiles}
+        strangers = [s["user"] for s in subscriptions if s["user"] and s["user"] not in known]
+        if strangers:  # a free profile that Stripe does not know yet
+            profiles += self.database.rows(f"{SELECT} where id = any(%(ids)s::uuid[])", ids=strangers)
+        found = billing.drift(profiles, subscriptions, self.tiers)
+        again = [d for d in found if d.due == "free" and d.customer]
+        for one in again:
+            subscriptions += [s for s in self.stripe.subscriptions(one.customer, "all") if s not in subscriptions]
+        return billing.drift(profiles, subscriptions, self.tiers) if again else found
+
+    def owner(self, customer: str) -> str | None:
+        """The one profile that a Stripe customer belongs to by its confirmed e-mail address, if there is just one."""
+        email = self.stripe.customer(customer).get("email") or ""
+        found = self.database.rows(OWNERS, email=email, customer=customer)
+        return str(found[0]["id"]) if len(found) == 1 else None
+
+    def beside_stripe(self, profile: str, customer: str) -> dict[str, Any]:
+        """One profile, what Stripe calls for now, and the columns in which they differ."""
+        rows = self.database.rows(f"{SELECT} where id = %(id)s", id=profile)
+        if not rows:
+            raise CannotTell(f"database: profile {profile} does not exist.")
+        try:
+            due = billing.expected(customer, self.stripe.subscriptions(customer, "all"), self.tiers)
+        except billing.Ambiguous as error:
+            raise CannotTell(f"stripe: {customer}: {error}") from None
+        now = {column: rows[0][column] for column in billing.COLUMNS}
+        return {"profile": now, "due": due, "differ": billing.differences(now, due)}
+
+    def words(self, profile: str) -> dict[str, Any]:
+        """A profile's word counter, and what its ledger says it should be."""
+        rows = self.database.rows(LEDGER, profile=profile)
+        if not rows:
+            raise CannotTell(f"database: profile {profile} does not exist.")
+        return rows[0]
+
+    # What a plan may ask for. Each of these only describes; nothing happens.
+
+    def reconcile(self, profile: str, customer: str, state: dict[str, Any] | None = None) -> Action:
+        """Write into a profile what Stripe says, nothing else. `state` as `beside_stripe` gives it, if known."""
+        state = state or self.beside_stripe(profile, customer)
+        due, now = (billing.ORDER.index(state[key]["subscription_tier"]) for key in ("due", "profile"))
+        return Reconcile().plan({"profile": profile, "customer": customer}, state, removes_access=due < now)
+
+    def recount_words(self, profile: str) -> Action:
+        """Set a profile's word counter to what its ledger says."""
+        return RecountWords().plan({"profile": profile}, self.words(profile))
+
+    def settle_by_hand(self, customer: str, why: str) -> Action:
+        """Have a person decide what a customer's profile should say."""
+        return SettleByHand().plan({"customer": customer, "why": why}, {"settled": False})
+
+    def look_again(self, pairs: list[list[str]]) -> Action:
+        """A second look at [profile, customer] pairs: events still on their way may have overwritten them."""
+        return LookAgain().plan({"pairs": pairs}, None)
+
+
+class Reconcile(Change):
+    name = "profiles.reconcile"
+    title = "Write Stripe's state of {customer} into profile {profile}"
+    right = f"update ({', '.join(billing.COLUMNS)}) on user_profiles"
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return services.profiles.beside_stripe(of["profile"], of["customer"])
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["differ"] == [])
+
+    def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
+        _write(services.database, of["profile"], before["profile"], before["due"])
+
+    def undo(self, services: Any, of: Arguments, before: Any, after: Any, key: str) -> None:
+        _write(services.database, of["profile"], after["profile"], before["profile"])
+
+    def by_hand(self, of: Arguments) -> str:
+        return f"stripe subscriptions list --customer {of['customer']} --status all --live"
+
+
+def _write(database: Database, profile: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Change a profile from exactly `old` to `new`. Raises Refused where it is no longer `old`."""
+    assign = ", ".join(f"{column} = %(new_{column})s" for column in billing.COLUMNS)
+    unchanged = " and ".join(f"{column} is not distinct from %(old_{column})s" for column in billing.COLUMNS)
+    values = {f"new_{c}": new[c] for c in billing.COLUMNS} | {f"old_{c}": old[c] for c in billing.COLUMNS}
+    with database.transaction() as cursor:
+        cursor.execute(
+            f"update user_profiles set {assign} where id = %(id)s and {unchanged}",  # noqa: S608  # our own names
+            {**values, "id": profile},
+        )
+        if cursor.rowcount != 1:
+            raise Refused(f"profile {profile} has changed since it was read; not touched.")
+
+
+class RecountWords(Change):
+    name = "profiles.recount_words"
+    title = "Set the AI word counter of profile {profile} to its ledger"
+    right = "update (ai_words_used_this_month) on user_profiles; select on ai_usage"
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return services.profiles.words(of["profile"])
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["counter"] == now["ledger"])
+
+    def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
+        self._set(services.database, of["profile"], before["counter"], before["ledger"])
+
+    def undo(self, services: Any, of: Arguments, before: Any, after: Any, key: str) -> None:
+        self._set(services.database, of["profile"], after["counter"], before["counter"])
+
+    def _set(self, database: Database, profile: str, old: int, new: int) -> None:
+        with database.transaction() as cursor:
+            cursor.execute(
+                "update user_profiles set ai_words_used_this_month = %s "
+                "where id = %s and ai_words_used_this_month = %s",
+                (new, profile, old),
+            )
+            if cursor.rowcount != 1:
+                raise Refused(f"profile {profile} has counted on since it was read; not touched.")
+
+
+class SettleByHand(Change):
+    name = "profiles.settle_by_hand"
+    title = "By hand: decide what {customer} is owed ({why})"
+    manual = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return {"settled": all(d.customer != of["customer"] for d in services.profiles.drift())}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["settled"])
+
+    def by_hand(self, of: Arguments) -> str:
+        return f"stripe customers retrieve {of['customer']} --live"
+
+
+class LookAgain(Change):
+    name = "profiles.look_again"
+    title = "Look again: every profile of this plan agrees with Stripe"
+    settles = 5.0
+    final = "it only looks"
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        beside = services.profiles.beside_stripe
+        return {"differ": [profile for profile, customer in of["pairs"] if beside(profile, customer)["differ"]]}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["differ"] == [])
+
+    def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
+        """Nothing to do but wait: the loop looks until they agree or the time is up."""

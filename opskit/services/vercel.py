@@ -1,0 +1,115 @@
+"""Vercel: which deployment is live, and what the app logged.
+
+The log of past requests comes from the runtime logs of each production deployment (documented, one JSON object per
+line); the app writes one JSON object per message, with its `context.operation`.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from opskit.actions import Action, Arguments, Change
+from opskit.errors import CannotTell
+from opskit.http import Http, Read
+
+READS = (
+    Read("GET", "/v7/deployments", "Deployments: read"),
+    Read("GET", "/v9/projects/{id}", "Project: read"),
+    Read("GET", "/v10/projects/{id}/env", "Environment variables: read (names)"),
+    Read("GET", "/v1/projects/{id}/deployments/{id}/runtime-logs", "Logs: read"),
+)
+MOST_DEPLOYMENTS = 20  # of one window; more than that is not an ordinary day
+
+
+class Vercel:
+    """One Vercel project. Times are aware and in UTC."""
+
+    def __init__(self, http: Http, project: str, team: str | None = None) -> None:
+        self.http = http
+        self.project = project
+        self.team = {"teamId": team} if team else {}
+
+    def project_id(self) -> str:
+        return str(self.http.read(f"/v9/projects/{self.project}", self.team).body["id"])
+
+    def deployments(self) -> pd.DataFrame:
+        """Production deployments, newest first: deployment, created, state, live, message."""
+        query = {**self.team, "projectId": self.project, "target": "production", "limit": MOST_DEPLOYMENTS}
+        live = self.live()
+        rows = [
+            (d["uid"], _time(d["created"]), d.get("readyState"), d["uid"] == live, _message(d))
+            for d in self.http.read("/v7/deployments", query).body["deployments"]
+        ]
+        return pd.DataFrame(rows, columns=["deployment", "created", "state", "live", "message"])
+
+    def live(self) -> str | None:
+        """The deployment that production traffic reaches now."""
+        project = self.http.read(f"/v9/projects/{self.project}", self.team).body
+        target = (project.get("targets") or {}).get("production") or {}
+        return target.get("id")
+
+    def variables(self) -> list[str]:
+        """The names of the environment variables set for production; their values are not read."""
+        found = self.http.read(f"/v10/projects/{self.project}/env", self.team).body["envs"]
+        return sorted(e["key"] for e in found if "production" in (e.get("target") or []))
+
+    def log(self, since: datetime, path: str) -> pd.DataFrame:
+        """What the app answered on one path since a moment, oldest first.
+
+        Columns: at, status, operation, event (Stripe's id, where logged), deployment, text.
+        """
+        rows: list[tuple[Any, ...]] = []
+        for d in self.deployments().itertuples():
+            route = f"/v1/projects/{self.project}/deployments/{d.deployment}/runtime-logs"
+            for line in self.http.read(route, self.team).lines:
+                if line.get("requestPath") == path and (at := _time(line["timestampInMs"])) >= since:
+                    rows.append(
+                        (at, line.get("responseStatusCode"), *_said(line), d.deployment, line.get("message", ""))
+                    )
+        frame = pd.DataFrame(rows, columns=["at", "status", "operation", "event", "deployment", "text"])
+        return frame.sort_values("at", kind="stable", ignore_index=True)
+
+    def replace_deployment(self, failing: str, advice: str) -> Action:
+        """Have a person put another deployment live than the one that fails. `advice` says what to mend in it."""
+        return ReplaceDeployment().plan({"failing": failing, "advice": advice}, {"live": failing})
+
+
+def _said(line: dict[str, Any]) -> tuple[str | None, str | None]:
+    """operation and Stripe event id of a message, where it is one of the app's JSON lines."""
+    try:
+        context = json.loads(line["message"])["context"]
+        return context["operation"], context.get("eventId") or context.get("event_id")
+    except (ValueError, KeyError, TypeError):
+        return None, None
+
+
+def _message(deployment: dict[str, Any]) -> str:
+    meta = deployment.get("meta") or {}
+    return str(meta.get("githubCommitMessage") or meta.get("action") or deployment.get("name") or "")
+
+
+def _time(milliseconds: float) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+class ReplaceDeployment(Change):
+    """Done once production no longer runs on the deployment that failed: mended, redeployed or rolled back."""
+
+    name = "vercel.replace_deployment"
+    title = "By hand: {advice}"
+    manual = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        if services.vercel is None:
+            raise CannotTell("vercel: this environment names none, so nobody but you can see whether it is done.")
+        return {"live": services.vercel.live()}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["live"] != before["live"])
+
+    def by_hand(self, of: Arguments) -> str:
+        return "vercel redeploy URL --target production  # or: vercel rollback URL"
