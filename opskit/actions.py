@@ -98,9 +98,12 @@ class Change:
         """The command for the night when Python does not work."""
         return ""
 
-    def plan(self, of: Arguments, before: Json, removes_access: bool = False) -> Action:
-        """Describe the change of these things, planned on the state `before`; nothing happens."""
-        title = self.title.format(**of)
+    def plan(self, of: Arguments, before: Json, removes_access: bool = False, **words: str) -> Action:
+        """Describe the change of these things, planned on the state `before`; nothing happens.
+
+        `words` fill placeholders of the title that are no arguments.
+        """
+        title = self.title.format(**of, **words)
         return Action(self.name, of, plain(before), title, self.by_hand(of), self.manual, removes_access)
 
 

@@ -164,7 +164,7 @@ class Run:
             return
         self._show_difference(approved)
         for action, result, why in actions.carry_out(approved.actions, self._services, self.journal):
-            looks.say(f"{result}: {action.title}{f' ({why})' if why else ''}")
+            print(f"{result}: {action.title}{f' ({why})' if why else ''}", flush=True)  # noqa: T201  # as it goes
 
     def _approved(self) -> plan.Plan | None:
         if not (self.folder / "approval.json").exists():

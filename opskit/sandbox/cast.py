@@ -45,6 +45,7 @@ PERIODS = """
     update user_profiles p
     set subscription_current_period_start = to_timestamp(n.starts),
         subscription_current_period_end = to_timestamp(n.ends),
+        ai_words_reset_date = to_timestamp(n.starts),
         ai_words_used_this_month = coalesce((
             select sum(u.words_generated) from ai_usage u
             where u.user_id = p.id and u.created_at >= to_timestamp(n.starts)), 0)

@@ -33,7 +33,7 @@ class Company:
     folder: Path
     world: World
     present: Present
-    founded: datetime = datetime.min.replace(tzinfo=UTC)
+    founded: datetime = field(default_factory=lambda: datetime.now(UTC))
     pristine: dict[str, Any] = field(default_factory=dict)
     scenario: Scenario | None = None
     twin: bool = False

@@ -68,8 +68,8 @@ def _objects(dump: dict[str, Any]) -> dict[str, Row]:
 
 
 def resolved(touches: Sequence[TableTouch | ObjectTouch], actors: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """The scenario's touches, with groups of actors as their ids: `place`, `keys` and `fields`, any may hold * and ?."""
-    found = []
+    """The scenario's touches, with groups of actors as ids: `place`, `keys` and `fields`; all may hold * and ?."""
+    found: list[dict[str, Any]] = []
     for touch in touches:
         if isinstance(touch, ObjectTouch):
             found.append({"place": touch.service, "keys": [touch.object], "fields": touch.fields})

@@ -84,11 +84,17 @@ def populate(world: World) -> None:
 
 def _people(rng: random.Random, now: datetime) -> list[Person]:
     count = rng.randint(340, 460)
-    lives: list[Life] = ["incomplete"] * rng.randint(1, 3) + ["browsing"] * rng.randint(4, 9)
-    lives += ["trialing"] * rng.randint(5, 9) + ["past_due"] * rng.randint(3, 7) + ["leaving"] * rng.randint(2, 5)
-    lives += ["canceled"] * rng.randint(9, 18)
-    lives += ["paying"] * (round(count * rng.uniform(0.27, 0.32)) - lives.count("trialing"))
-    lives += ["free"] * (count - len(lives))
+    odd: dict[Life, int] = {
+        "incomplete": rng.randint(1, 3),
+        "browsing": rng.randint(4, 9),
+        "trialing": rng.randint(5, 9),
+        "past_due": rng.randint(3, 7),
+        "leaving": rng.randint(2, 5),
+        "canceled": rng.randint(9, 18),
+    }
+    odd["paying"] = round(count * rng.uniform(0.27, 0.32)) - odd["trialing"]
+    odd["free"] = count - sum(odd.values())
+    lives = [life for life, number in odd.items() for _ in range(number)]
     names = rng.sample([(first, last) for first in FIRST_NAMES for last in LAST_NAMES], count)
     return [_person(rng, now, life, *name) for life, name in zip(lives, names, strict=True)]
 

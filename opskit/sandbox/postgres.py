@@ -68,7 +68,7 @@ class Postgres:
                 os.chown(path, NOBODY, NOBODY)
         command = [str(_binary(self.home, "initdb")), "--pgdata", str(self.data), "--username=postgres"]
         options = ["--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        done = subprocess.run(_prefix() + command + options, capture_output=True, text=True, **_identity())
+        done = subprocess.run(_prefix() + command + options, capture_output=True, text=True, check=False, **_identity())
         password.unlink()
         if done.returncode:
             raise SandboxError(f"initdb failed: {done.stderr.strip() or done.stdout.strip()}")
@@ -191,8 +191,9 @@ def _postmaster(data: Path) -> int | None:
         pid = int((data / "postmaster.pid").read_text().split("\n", 1)[0])
     except (OSError, ValueError):
         return None
-    command = subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True)
-    return pid if str(data) in command.stdout else None
+    command = ["ps", "-ww", "-o", "args=", "-p", str(pid)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return pid if str(data) in shown else None
 
 
 def _wait_for_end(pid: int, data: Path) -> None:
@@ -225,7 +226,7 @@ def _free_port() -> int:
 @cache
 def _namespaces() -> bool:
     command = ["unshare", "--user", f"--map-user={NOBODY}", "true"]
-    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
+    return bool(shutil.which("unshare")) and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _needs_copies() -> bool:

@@ -47,7 +47,7 @@ class Present:
                 self._running = {future for future in self._running if not future.done()}
 
 
-def _safely(job: Callable[[], None]) -> None:
+def _safely(job: Callable[[], object]) -> None:
     try:
         job()
     except Exception:

@@ -79,7 +79,8 @@ def faulty(world: World, service: str, app: ASGIApp, hit: Hit | None = None) -> 
             return await app(scope, receive, send)
         await asyncio.sleep(fault.delay)
         if fault.reset:
-            return await scope["opskit.cut"]()
+            await scope["opskit.cut"]()
+            return None
         if fault.status is None:
             return await app(scope, receive, send)
         if hit is not None:

@@ -33,7 +33,7 @@ Ref = str | JSON  # an object, or its id
 DAY = 86400
 RETENTION = 30 * DAY  # of events
 PAIRS = ["".join(pair) for pair in itertools.product(string.ascii_letters + string.digits, repeat=2)]  # twice as fast
-ID_LENGTHS = {"acct": 16, "cus": 14, "prod": 14, "si": 14, "req": 14, "cs_live": 58, "whsec": 32}
+ID_LENGTHS = {"acct": 16, "cus": 14, "prod": 14, "si": 14, "cs_live": 58, "whsec": 32}
 TIERS = {"hobbyist": ("Hobbyist", 900), "professional": ("Professional", 1900), "studio": ("Studio", 4900)}
 LISTENED = (  # to what the app's endpoint is subscribed
     "checkout.session.completed",

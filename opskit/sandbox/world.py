@@ -98,15 +98,15 @@ class Agenda:
     """Things that will happen: deliveries, retries. Played at once for the past, by a thread for the present."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[datetime, int, Callable[[], None]]] = []
+        self._heap: list[tuple[datetime, int, Callable[[], object]]] = []
         self._sequence = itertools.count()
         self._lock = threading.Lock()
 
-    def at(self, moment: datetime, job: Callable[[], None]) -> None:
+    def at(self, moment: datetime, job: Callable[[], object]) -> None:
         with self._lock:
             heapq.heappush(self._heap, (moment, next(self._sequence), job))
 
-    def due(self, now: datetime) -> tuple[datetime, Callable[[], None]] | None:
+    def due(self, now: datetime) -> tuple[datetime, Callable[[], object]] | None:
         """Take the earliest job that is due, or None."""
         with self._lock:
             if self._heap and self._heap[0][0] <= now:

@@ -92,8 +92,10 @@ class Profiles:
     def reconcile(self, profile: str, customer: str, state: dict[str, Any] | None = None) -> Action:
         """Write into a profile what Stripe says, nothing else. `state` as `beside_stripe` gives it, if known."""
         state = state or self.beside_stripe(profile, customer)
-        due, now = (billing.ORDER.index(state[key]["subscription_tier"]) for key in ("due", "profile"))
-        return Reconcile().plan({"profile": profile, "customer": customer}, state, removes_access=due < now)
+        due, now = state["due"], state["profile"]
+        removes = billing.ORDER.index(due["subscription_tier"]) < billing.ORDER.index(now["subscription_tier"])
+        of = {"profile": profile, "customer": customer}
+        return Reconcile().plan(of, state, removes, now=_standing(now), due=_standing(due))
 
     def recount_words(self, profile: str) -> Action:
         """Set a profile's word counter to what its ledger says."""
@@ -110,7 +112,7 @@ class Profiles:
 
 class Reconcile(Change):
     name = "profiles.reconcile"
-    title = "Write Stripe's state of {customer} into profile {profile}"
+    title = "Profile {profile} of {customer}: {now} becomes {due}"
     right = f"update ({', '.join(billing.COLUMNS)}) on user_profiles"
 
     def look(self, services: Any, of: Arguments) -> Any:
@@ -127,6 +129,13 @@ class Reconcile(Change):
 
     def by_hand(self, of: Arguments) -> str:
         return f"stripe subscriptions list --customer {of['customer']} --status all --live"
+
+
+def _standing(row: Mapping[str, Any]) -> str:
+    """A profile's standing in a few words: `professional, active, until 2026-12-23`."""
+    end = row["subscription_current_period_end"]
+    until = f"until {end:%Y-%m-%d}" if end else ""
+    return ", ".join(word for word in (row["subscription_tier"], row["subscription_status"], until) if word)
 
 
 def _write(database: Database, profile: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
