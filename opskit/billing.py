@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -168,9 +168,16 @@ def _orphan(one: Row, tiers: Mapping[str, str]) -> Drift:
 
 
 def table(found: Sequence[Drift]) -> pd.DataFrame:
-    """The disagreements as a table, one row each."""
-    names = [f.name for f in fields(Drift) if f.name != "state"]
-    return pd.DataFrame([[getattr(one, name) for name in names] for one in found], columns=names)
+    """The disagreements as a table, one row each; `monthly` in whole currency units."""
+    rows = [
+        (d.effect, d.customer, d.tier, d.due, d.monthly / 100, _briefly(d), d.profile, d.email, d.price) for d in found
+    ]
+    columns = ["effect", "customer", "tier", "due", "monthly", "differs", "profile", "email", "price"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _briefly(one: Drift) -> str:
+    return one.why or ", ".join(c.removeprefix("subscription_").removeprefix("current_") for c in one.columns)
 
 
 ORDER = ("free", "hobbyist", "professional", "studio")

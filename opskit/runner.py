@@ -177,7 +177,7 @@ def save(nb: NotebookNode, session: Session) -> None:
 
 def joined(nb: NotebookNode) -> Any:
     """The notebook with neighbouring pieces of one stream put together, so that no secret hides in the seam."""
-    copy = json.loads(nbformat.writes(nb, version=nbformat.NO_CONVERT))
+    copy = json.loads(json.dumps(nb))
     for cell in copy["cells"]:
         outputs: list[dict[str, Any]] = []
         for output in cell.get("outputs", []):
@@ -185,15 +185,10 @@ def joined(nb: NotebookNode) -> Any:
             if output["output_type"] == "stream" and last.get("name") == output["name"]:
                 last["text"] += output["text"]
             else:
-                outputs.append({**output, **({"text": _text(output)} if output["output_type"] == "stream" else {})})
+                outputs.append(output)
         if "outputs" in cell:
             cell["outputs"] = outputs
     return copy
-
-
-def _text(output: dict[str, Any]) -> str:
-    text = output["text"]
-    return text if isinstance(text, str) else "".join(text)
 
 
 def _papermill(notebook: Path, given: dict[str, Any], session: Session) -> None:

