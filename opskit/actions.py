@@ -116,7 +116,7 @@ def carry_out(approved: Sequence[Action], services: Any, journal: Journal) -> It
     past = begun_and_ended(journal.read())
     for action in approved:
         begun, ended = past.get(action.id, (False, None))
-        if ended and ended not in (Result.WAITING, Result.FAILED):
+        if ended and ended not in (Result.WAITING, Result.FAILED, Result.UNKNOWN):
             continue
         result, why = _carry_out_one(action, begun, services, journal)
         yield action, result, why
@@ -240,4 +240,4 @@ def plain(value: Any) -> Json:
 def digest(value: Json) -> str:
     """Of `value` in its one canonical spelling."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    return "sha256:" + hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()

@@ -140,9 +140,9 @@ class Http:
     def _watch_clock(self, answer: Answer) -> None:
         try:
             theirs = parsedate_to_datetime(answer.headers["date"])
-        except (KeyError, ValueError):
+            self.skew = (theirs - datetime.now(UTC)).total_seconds()
+        except (KeyError, ValueError, TypeError):  # absent, nonsense, or without a zone
             return
-        self.skew = (theirs - datetime.now(UTC)).total_seconds()
 
     def _judge(self, answer: Answer, call: str) -> None:
         if answer.status < 300:

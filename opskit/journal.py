@@ -34,7 +34,7 @@ class Journal:
         try:
             if torn(self.path):
                 line = "\n" + line
-            os.write(handle, line.encode())
+            os.write(handle, line.encode(errors="backslashreplace"))  # half a surrogate pair stays JSON
             os.fsync(handle)
         finally:
             os.close(handle)

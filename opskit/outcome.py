@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from enum import IntEnum, StrEnum
 
 from opskit.actions import Result
-from opskit.checks import HEALTHY
+from opskit.checks import HEALTHY, UNKNOWN
 from opskit.journal import Event
 
 
@@ -77,7 +77,7 @@ def classify(events: Sequence[Event], approved: int | None) -> Outcome:
         return Outcome.PLANNED
     if proposed["actions"]:
         return Outcome.PEOPLE
-    return Outcome.HEALTHY if proposed["causes"] == [HEALTHY] else Outcome.UNKNOWN
+    return {HEALTHY: Outcome.HEALTHY, UNKNOWN: Outcome.UNKNOWN}.get(proposed["causes"][0], Outcome.PEOPLE)
 
 
 def _carried_out(events: Sequence[Event], approved: int | None) -> Outcome:

@@ -50,6 +50,13 @@ def span(text: str) -> timedelta:
 
 def moment(value: Any) -> datetime:
     """An ISO 8601 time with its zone, or a length of time before now. Naive times are refused: whose clock?"""
+    try:
+        return _moment(value)
+    except OverflowError:
+        raise ValueError("that is outside the times that a calendar has") from None
+
+
+def _moment(value: Any) -> datetime:
     if isinstance(value, datetime):
         found = value
     elif not isinstance(value, str):
@@ -110,6 +117,8 @@ def declared(source: str) -> type[BaseModel]:
         tree = ast.parse(source)
     except SyntaxError as error:
         raise BadInput(f"the parameters cell is not Python: {error.msg}, line {error.lineno}.") from None
+    except RecursionError:
+        raise BadInput("the parameters cell is not Python that anybody wrote: it is nested too deeply.") from None
     comments = _comments(source)
     fields: Declaration = {}
     for line in tree.body:
@@ -122,8 +131,10 @@ def declared(source: str) -> type[BaseModel]:
             )
         try:
             default = ast.literal_eval(line.value)
-        except ValueError:
+        except (ValueError, TypeError):
             raise BadInput(f"parameter {line.target.id!r}: its default must be a plain value.") from None
+        if line.target.id.startswith("_") or hasattr(BaseModel, line.target.id):
+            raise BadInput(f"{line.target.id!r} cannot be a parameter's name.", "Choose another word.")
         kind, written = _kind(line), ast.unparse(line.annotation)
         meaning = comments.get(line.lineno, "")
         fields[line.target.id] = (kind, Field(default, description=meaning, json_schema_extra={"kind": written}))
@@ -171,7 +182,7 @@ def from_file(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: {error.strerror}.", "Give the path of a YAML file with parameters.") from None
     except UnicodeDecodeError:
         raise BadInput(f"{path}: is not UTF-8 text.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a 13th month is a ValueError
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise BadInput(f"{path}{line}: is not YAML: {getattr(error, 'problem', error)}.") from None
@@ -194,7 +205,7 @@ def from_text(key: str, value: str) -> Any:
         raise BadInput(f"{key!r} cannot be a parameter's name.", "Names are letters, digits and underscores.")
     try:
         found = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # `2026-13-45` is no date, nor anything else
         return value
     return value if hasattr(found, "isoformat") else found
 

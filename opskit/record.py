@@ -72,7 +72,7 @@ def seal(folder: Path) -> str:
 
 def digests(folder: Path) -> dict[str, str]:
     """Path within the record -> digest of the file."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST)
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MANIFEST)
     return {
         path.relative_to(folder).as_posix(): "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest() for path in files
     }
@@ -84,7 +84,7 @@ def verify(folder: Path) -> list[str]:
         sealed: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
     except OSError:
         return ["not sealed: there is no manifest"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return ["the manifest itself is damaged"]
     now = digests(folder)
     removed = [f"removed: {name}" for name in sealed if name not in now]

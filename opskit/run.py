@@ -46,6 +46,8 @@ class Run:
         self.journal = journal
         self._services = services
         self._checks: dict[str, Check] = {}
+        self._told: set[str] = set()  # reasons for not seeing
+        self._dark: set[int] = set()  # cells that have said so
         made_for = {
             key: about[key] for key in ("runbook", "notebook", "opskit", "environment", "parameters", "incident")
         }
@@ -188,15 +190,21 @@ class Run:
     def _redactor(self) -> redaction.Redactor:
         return self.journal.redactor
 
-    def _could_not_look(self, error: CannotTell, names: list[str]) -> None:
-        """What `unseen` calls when a statement failed for want of an answer."""
-        self.journal.write("finding", problem=error.message, checks=names)
-        for name in names:
-            check = Check(name, Answer.UNKNOWN, f"(check {name})", because=error.message)
-            self._checks[name] = check
-            self.journal.write("check", **check.__dict__)
-        left = f" Left unknown: {', '.join(names)}." if names else ""
-        looks.say(f"? Could not look. {error.message}{left}")
+    def _could_not_look(self, error: CannotTell, asked: list[tuple[str, str]]) -> None:
+        """What `unseen` calls when a statement failed for want of an answer. The same reason is told once."""
+        if error.message not in self._told:
+            self._told.add(error.message)
+            self.journal.write("finding", problem=error.message)
+            looks.say(f"? Could not look. {error.message} {error.remedy}".strip())
+        elif not asked and self._cell() not in self._dark:
+            looks.say("? Not seen, for a reason given above.")
+        self._dark.add(self._cell())
+        for name, question in asked:
+            self.check(name, None, question, because=error.message)
+
+    def _cell(self) -> int:
+        shell = get_ipython()
+        return shell.execution_count if shell else 0
 
 
 def begin(runbook: str) -> Run:
@@ -263,7 +271,7 @@ def _compare_pins(run: Run) -> None:
         try:
             found = look()
         except CannotTell as error:
-            run.journal.write("finding", problem=f"pin {name} could not be compared: {error.message}", checks=[])
+            run.journal.write("finding", problem=f"pin {name} could not be compared: {error.message}")
             looks.say(f"? Pin {name} could not be compared: {error.message}")
             continue
         if str(found) != promised:

@@ -59,7 +59,9 @@ class Guarded(ast.NodeTransformer):
         if isinstance(line, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
             return line
         lost = ast.Tuple([ast.Constant(name) for name in sorted(touched(line))], ast.Load())
-        checks = ast.Tuple([ast.Constant(name) for name in checks_in(line)], ast.Load())
+        pairs = checks_in(line)
+        asked: list[ast.expr] = [ast.Tuple([ast.Constant(part) for part in pair], ast.Load()) for pair in pairs]
+        checks = ast.Tuple(asked, ast.Load())
         if isinstance(line, ast.Expr) and last:
             look = ast.Lambda(ast.arguments([], [], None, [], [], None, []), line.value)
             call = ast.Call(ast.Name(SEE, ast.Load()), [look, lost, checks], [])
@@ -85,20 +87,20 @@ def touched(line: ast.stmt) -> set[str]:
     return names - {"run"}
 
 
-def checks_in(line: ast.stmt) -> list[str]:
-    """The names of the checks that a statement makes."""
+def checks_in(line: ast.stmt) -> list[tuple[str, str]]:
+    """Name and question of each check that a statement makes."""
     found = []
     for node in ast.walk(line):
         match node:
-            case ast.Call(func=ast.Attribute(attr="check"), args=[ast.Constant(value=str(name)), *_]):
-                found.append(name)
+            case ast.Call(func=ast.Attribute(attr="check"), args=[ast.Constant(value=str(name)), _, question, *_]):
+                found.append((name, str(getattr(question, "value", name))))
     return found
 
 
-def install(shell: Any, report: Callable[[CannotTell, list[str]], None]) -> None:
+def install(shell: Any, report: Callable[[CannotTell, list[tuple[str, str]]], None]) -> None:
     """Guard every later cell of `shell`; `report` hears of each failure and of the checks it leaves unknown."""
 
-    def see(look: Any, lost: tuple[str, ...], checks: tuple[str, ...]) -> Any:
+    def see(look: Any, lost: tuple[str, ...], checks: tuple[tuple[str, str], ...]) -> Any:
         try:
             if isinstance(look, CannotTell):
                 raise look

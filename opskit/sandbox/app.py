@@ -91,7 +91,7 @@ def receive(world: World, method: str, path: str, headers: Mapping[str, str], bo
         answer = _health(call)
     else:
         answer = _error(404, "Not found")
-    world.vercel.log_request(method, path, answer.status, call.lines)
+    world.vercel.log_request(method, path, answer.status, call.lines, deployment=call.deployment.id)
     return answer
 
 

@@ -80,12 +80,16 @@ class SentryStore:
             copied.status_details, copied.events = dict(issue.status_details), list(issue.events)
         return twin
 
+    def all(self) -> list[Issue]:
+        """A snapshot: errors keep coming in while somebody reads."""
+        return list(self.issues.values())
+
     def dump(self) -> dict[str, Any]:
         """What people can change of each issue: counts grow by themselves."""
         return {
             "issues": {
                 issue.id: {"title": issue.title, "status": issue.status, "status_details": dict(issue.status_details)}
-                for issue in self.issues.values()
+                for issue in self.all()
             }
         }
 
@@ -93,7 +97,7 @@ class SentryStore:
         self, error_type: str, message: str, culprit: str, at: datetime, user: str | None = None, level: str = "error"
     ) -> Issue:
         """An error was raised. One type in one place is one issue; a resolved one comes back as regressed."""
-        issue = next((one for one in self.issues.values() if (one.kind, one.culprit) == (error_type, culprit)), None)
+        issue = next((one for one in self.all() if (one.kind, one.culprit) == (error_type, culprit)), None)
         if issue is None:
             number = len(self.issues) + 1
             issue = Issue(str(FIRST_ISSUE + 7919 * number), number, error_type, message, culprit, level)

@@ -122,7 +122,7 @@ def update_issues(call: Call) -> Response:
     """Change many. Without ids, everything that the query matches changes: Sentry's own trap."""
     ids = call.query.getlist("id")
     if ids:
-        chosen = [issue for issue in call.store.issues.values() if issue.id in ids]
+        chosen = [issue for issue in call.store.all() if issue.id in ids]
     else:
         chosen = _found(call, default=timedelta(days=90))
     if len(chosen) > BULK:
@@ -158,7 +158,7 @@ def stats(call: Call) -> Response:
 
 
 def _all_events(call: Call) -> list[Event]:
-    return [event for one in call.store.issues.values() for event in one.events]
+    return [event for one in call.store.all() for event in one.events]
 
 
 def _found(call: Call, default: timedelta) -> list[Issue]:
@@ -172,7 +172,7 @@ def _found(call: Call, default: timedelta) -> list[Issue]:
     terms = re.findall(r'\S+:"[^"]*"|"[^"]*"|\S+', call.query.get("query", "is:unresolved"))
     return [
         issue
-        for issue in call.store.issues.values()
+        for issue in call.store.all()
         if any(since <= event.at <= until for event in issue.events)
         and all(_matches(call.store, issue, term) for term in terms)
     ]

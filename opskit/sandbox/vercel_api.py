@@ -168,7 +168,7 @@ def promote_aliases(call: Call) -> Response:
 def variables(call: Call) -> Response:
     readable = call.query.get("decrypt") == "true"
     target = call.query.get("target")
-    found = [one for one in call.project.variables.values() if target is None or target in one.target]
+    found = [one for one in list(call.project.variables.values()) if target is None or target in one.target]
     shown = [views.variable(one, readable) for one in found]
     return JSONResponse({"envs": shown, "pagination": views.pagination(shown)})
 
@@ -212,7 +212,7 @@ def delete_variable(call: Call) -> Response:
 
 
 def _variable(call: Call) -> Any:
-    for one in call.project.variables.values():
+    for one in list(call.project.variables.values()):
         if one.id == call.path["variable"]:
             return one
     raise VercelError(404, "not_found", "The Environment Variable was not found.")

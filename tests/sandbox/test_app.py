@@ -201,10 +201,10 @@ def test_the_environment_is_that_of_the_build(world: World) -> None:
 def test_errors_that_the_handler_throws_reach_sentry_database_errors_do_not(world: World) -> None:
     subscribe(world)
     event = the_event(world, "checkout.session.completed")
-    write(world, "alter table user_profiles rename to elsewhere")
+    write(world, "revoke update on user_profiles from service_role")
     assert deliver(world, event).status == 500
     assert not world.sentry.issues
-    write(world, "alter table elsewhere rename to user_profiles")
+    write(world, "grant update on user_profiles to service_role")
     world.vercel.deploy(behaviour={"bug": "handler-raises"}, message="Refactor billing")
     assert deliver(world, event).status == 500
     world.vercel.deploy(env={"SUPABASE_SERVICE_ROLE_KEY": None}, behaviour={"bug": None})

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import shlex
 import signal
 import stat
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -43,7 +44,8 @@ def test_a_life(state: Path) -> None:
     environment = yaml.safe_load(found.environment.read_text())
     assert environment["name"] == "life"
     user, secret = (environment["services"]["database"]["read"][key] for key in ("user", "secret"))
-    password = subprocess.run(secret["command"], shell=True, capture_output=True, text=True, check=True).stdout
+    command = shlex.split(secret["command"])
+    password = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     address = environment["services"]["database"]["address"]
     with psycopg.connect(address, user=user, password=password) as connection:
         row = connection.execute("select system_identifier::text from pg_control_system()").fetchone()
@@ -121,8 +123,13 @@ def test_names_are_no_paths() -> None:
 
 
 def test_the_control_needs_its_token(company: sandbox.Sandbox) -> None:
-    with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(f"{company.facts['control']}/status")
+    connection = http.client.HTTPConnection(urlsplit(company.facts["control"]).netloc, timeout=10)
+    for headers in ({}, {"Authorization": "Bearer guess"}):
+        connection.request("POST", "/reset", "{}", headers)
+        response = connection.getresponse()
+        assert response.status == 401
+        response.read()
+    connection.close()
 
 
 def test_state_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shlex
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -30,7 +31,8 @@ QUIET = {
           and s.payload ->> 'html' is distinct from d.content ->> 'html'""",
     "versions that lost more than half of their text": """
         select * from (select document_id, length(content ->> 'html') as length,
-                         lag(length(content ->> 'html')) over (partition by document_id order by version_number) as before
+                         lag(length(content ->> 'html'))
+                           over (partition by document_id order by version_number) as before
                        from document_versions) v where length < before * 0.5""",
     "version numbers used twice": """
         select document_id, version_number from document_versions group by 1, 2 having count(*) > 1""",
@@ -75,9 +77,8 @@ QUIET = {
           and not (relrowsecurity and exists (select from pg_policy where polrelid = c.oid))""",
 }
 FOREIGN_KEYS = """
-    select conrelid::regclass::text, (select attname from pg_attribute where attrelid = conrelid and attnum = conkey[1]),
-           confrelid::regclass::text
-    from pg_constraint where contype = 'f'
+    select conrelid::regclass::text, attname, confrelid::regclass::text
+    from pg_constraint join pg_attribute on attrelid = conrelid and attnum = conkey[1] where contype = 'f'
 """
 
 
@@ -145,11 +146,10 @@ def test_stripe_knows_the_same_company(reader: psycopg.Connection[Row], living: 
 
 def test_nothing_is_undelivered(living: sandbox.Sandbox) -> None:
     token = (living.folder / "secrets" / "stripe_read").read_text()
-    request = urllib.request.Request(
-        f"{living.facts['addresses']['stripe']}/v1/events?delivery_success=false",
-        headers={"Authorization": f"Bearer {token}"},
-    )
-    assert json.load(urllib.request.urlopen(request))["data"] == []
+    connection = http.client.HTTPConnection(urlsplit(living.facts["addresses"]["stripe"]).netloc, timeout=10)
+    connection.request("GET", "/v1/events?delivery_success=false", headers={"Authorization": f"Bearer {token}"})
+    assert json.load(connection.getresponse())["data"] == []
+    connection.close()
 
 
 def test_another_seed_is_another_company(company: sandbox.Sandbox) -> None:

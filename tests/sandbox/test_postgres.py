@@ -178,5 +178,6 @@ def test_clean_ends_a_server_whose_owner_died(tmp_path: Path) -> None:
     clean(tmp_path / "postgres")
     assert not database.running
     assert not (tmp_path / "postgres").exists()
-    assert str(database.data) not in subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True).stdout.decode()  # fmt: skip
+    shown = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    assert str(database.data) not in shown
     clean(tmp_path / "postgres")

@@ -63,6 +63,14 @@ def test_bad_files_are_explained(tmp_path: Path, fields: dict[str, Any], message
     assert message in str(caught.value)
 
 
+def test_the_example_in_the_guide_works(company: sandbox.Sandbox, tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "scenarios.md").read_text()
+    path = tmp_path / "late.yaml"
+    path.write_text(guide.split("## A whole one")[1].split("```yaml")[1].split("```")[0])
+    truth = company.break_with(path)
+    assert {one["profile"] for one in company.disagreements()} == set(truth["actors"]["lost"])
+
+
 def test_files_that_are_no_scenarios(tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match="No such file"):
         scenario.load(str(tmp_path / "absent.yaml"))

@@ -1,0 +1,136 @@
+"""What the tests share: places of their own, one living sandbox, and the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from opskit import sandbox
+from opskit.cli import main
+
+REPOSITORY = Path(__file__).parents[1]
+RUNBOOK = "stripe-webhook-replay"
+SEED = 7
+
+Opskit = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(autouse=True)
+def places(request: pytest.FixtureRequest, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing lands in the repository or in somebody's home. The sandbox's own tests have places of their own."""
+    if REPOSITORY / "tests" / "sandbox" in request.path.parents:
+        return
+    monkeypatch.setenv("OPSKIT_STATE", str(state))
+    monkeypatch.setenv("OPSKIT_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("OPSKIT_ROOT", str(REPOSITORY))
+    monkeypatch.setenv("OPSKIT_OPERATOR", "ana")
+    monkeypatch.setenv("IPYTHONDIR", str(state / "ipython"))
+    for name in ("OPSKIT_RUN", "OPSKIT_SECRETS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    return tmp_path / "outputs"
+
+
+@pytest.fixture(scope="session")
+def standing(state: Path) -> Iterator[sandbox.Sandbox]:
+    """The sandbox of this test process, as it was left by the test before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPSKIT_STATE", str(state))
+        found = sandbox.start(f"test-{os.getpid()}-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}", SEED)
+    yield found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPSKIT_STATE", str(state))
+        found.stop()
+
+
+@pytest.fixture
+def firm(standing: sandbox.Sandbox) -> Iterator[sandbox.Sandbox]:
+    """The sandbox as at its start; whatever a test does to it is forgotten."""
+    standing.reset(SEED)
+    yield standing
+    standing.reset(SEED)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what a team's repository holds, to add to and to spoil."""
+    root = tmp_path / "repository"
+    for name in ("notebooks", "parameters"):
+        shutil.copytree(REPOSITORY / name, root / name)
+    monkeypatch.setenv("OPSKIT_ROOT", str(root))
+    return root
+
+
+@pytest.fixture
+def opskit() -> Opskit:
+    """The command line in this process; every error but our own exit is a failure of the test."""
+
+    def call(*arguments: object, stdin: str | None = None) -> Result:
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
+        assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
+        assert "Traceback" not in result.output
+        return result
+
+    return call
+
+
+def data(result: Result) -> Any:
+    """What a command answered with --json."""
+    return json.loads(result.stdout)["data"]
+
+
+def notebook(*cells: str, parameters: str | None = None) -> dict[str, Any]:
+    """A small notebook of code cells, as a runbook would be kept."""
+    head = "from opskit.parameters import EnvironmentName, Moment\n"
+    declared = parameters if parameters is not None else 'environment: EnvironmentName = "sandbox"  # where to look'
+    code = [("parameters", head + declared, ["parameters"]), *((f"cell-{n}", c, []) for n, c in enumerate(cells))]
+    return {
+        "cells": [
+            {
+                "cell_type": "code",
+                "execution_count": None,
+                "id": key,
+                "metadata": {"tags": tags} if tags else {},
+                "outputs": [],
+                "source": source,
+            }
+            for key, source, tags in code
+        ],
+        "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+
+
+_started: list[str] = []
+
+
+def _listen(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen":
+        _started.append(str(arguments[1]))
+
+
+sys.addaudithook(_listen)
+
+
+@pytest.fixture
+def kernels() -> Callable[[], list[str]]:
+    """The kernels that this process has started since the test began."""
+    before = len(_started)
+    return lambda: [command for command in _started[before:] if "ipykernel" in command]
