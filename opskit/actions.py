@@ -180,13 +180,13 @@ def _patiently(change: Change, action: Action, services: Any) -> None:
 def _settled(change: Change, action: Action, services: Any) -> tuple[Json, bool | None]:
     """Look until the effect shows or its time is up."""
     deadline = time.monotonic() + change.settles
-    pause = 0.1
+    pause = min(0.15, change.settles)  # what needs time never shows at once: a look less at a paced service
     while True:
+        time.sleep(pause)
         now = plain(change.look(services, action.arguments))
         done = change.done(now, action.before)
         if done or time.monotonic() >= deadline:
             return now, done
-        time.sleep(pause)
         pause = min(pause * 2, 2.0)
 
 

@@ -22,7 +22,7 @@ INKS = (("#33608c", ""), ("#c8553d", "///"), ("#8a8a8a", "..."), ("#d9a441", "xx
 
 def emit(markup: str, text: str) -> None:
     """Show `markup` in the notebook, and `text` wherever HTML is not understood."""
-    display({"text/html": markup, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call]
+    display({"text/html": markup, "text/plain": text}, raw=True)
 
 
 def say(text: str) -> None:
@@ -38,7 +38,7 @@ def message(title: str, text: str) -> None:
 def chart(figure: Any) -> None:
     """A matplotlib figure as inline SVG."""
     title = figure.axes[0].get_title(loc="left") if figure.axes else ""
-    display({"image/svg+xml": svg(figure), "text/plain": f"[chart] {title}"}, raw=True)  # type: ignore[no-untyped-call]
+    display({"image/svg+xml": svg(figure), "text/plain": f"[chart] {title}"}, raw=True)
 
 
 def masked(frame: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
-from opskit import archive, plan
+from opskit import archive, journal, plan, record
+from opskit.actions import Result
 from opskit.outcome import Outcome
 
 Look = Callable[[str, dict[str, Any]], tuple[Path, Outcome]]  # runbook, parameters
@@ -23,7 +24,8 @@ Apply = Callable[[Path], tuple[Path, Outcome]]
 class Sandbox(Protocol):
     """What a drill needs of a sandbox."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def break_with(self, scenario: str | Path, twin: bool = ...) -> dict[str, Any]: ...
     def by_hand(self) -> list[str]: ...
@@ -71,8 +73,8 @@ def rehearse(sandbox: Sandbox, scenario: str | Path, seed: int, twin: bool, look
     score.actions = len(proposed) if proposed else 0
     score.wrong += _diagnosis(score, truth) + _forbidden(proposed, truth["forbidden"])
     score.wrong += [f"looking changed {c}" for c in _strays(sandbox, before)]
-    if not twin and proposed and proposed.actions:
-        score.wrong += _resolve(sandbox, score, folder, before, apply)
+    if not twin and proposed and proposed.actions and (outcome is Outcome.PLANNED or truth["manual"]):
+        score.wrong += _resolve(sandbox, score, folder, before, apply, truth["manual"])
     elif not twin:
         score.wrong += _unhealed(sandbox)
     score.seconds = round(time.monotonic() - began, 1)
@@ -83,12 +85,18 @@ def _incident(score: Score) -> str:
     return f"drill-{score.scenario}-{'twin-' if score.twin else ''}{score.seed}"
 
 
-def _resolve(sandbox: Sandbox, score: Score, folder: Path, before: dict[str, Any], apply: Apply) -> list[str]:
+def _resolve(
+    sandbox: Sandbox, score: Score, folder: Path, before: dict[str, Any], apply: Apply, manual: bool
+) -> list[str]:
     sandbox.by_hand()
     applied, outcome = apply(folder)
     score.records.append(str(applied))
     score.outcomes.append(outcome)
-    wrong = [] if outcome is Outcome.VERIFIED else [f"apply ended as: {outcome} {'; '.join(archive.reasons(applied))}"]
+    expected = (Outcome.VERIFIED,) if manual else (Outcome.VERIFIED, Outcome.PARTLY)
+    wrong = [] if outcome in expected else [f"apply ended as: {outcome} {'; '.join(archive.reasons(applied))}"]
+    ended = [e for e in journal.read(applied / record.JOURNAL) if e["event"] == "action.ended"]
+    left = (Result.DONE, Result.ALREADY) if manual else (Result.DONE, Result.ALREADY, Result.WAITING)
+    wrong += [f"{e['result']}: {e['name']} {e['why']}" for e in ended if e["result"] not in left]
     return wrong + _unhealed(sandbox) + [f"changed outside `touches`: {c}" for c in _strays(sandbox, before)]
 
 

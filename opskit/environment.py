@@ -36,7 +36,7 @@ class Secret(Strict):
 
     @model_validator(mode="after")
     def one_source(self) -> Secret:
-        if (self.env is None) == (self.command is None):
+        if bool(self.env) == bool(shlex.split(self.command or "")):
             raise ValueError("a secret comes from `env: NAME` or from `command: …`, one of them")
         return self
 

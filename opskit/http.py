@@ -22,6 +22,8 @@ import stamina
 
 from opskit.errors import Denied, Faulty, NotFound, Refused, ServiceError, Throttled, Unreachable
 
+stamina.instrumentation.set_on_retry_hooks(())  # a retry is no news; what comes of it is reported
+
 TIMEOUT = httpx.Timeout(15, connect=5)
 ATTEMPTS = 3
 PATIENCE = 10.0  # seconds that a Retry-After may ask of a read; longer is a finding

@@ -14,6 +14,7 @@ from opskit.actions import Action, digest
 from opskit.errors import BadInput, Refused
 
 VALID = timedelta(minutes=60)
+HEAD = 50  # actions of a long plan shown in a notebook; plan.json has them all
 
 
 @dataclass
@@ -23,9 +24,13 @@ class Plan:
     made_for: dict[str, Any]
     actions: list[Action] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._ids = {action.id for action in self.actions}
+
     def add(self, action: Action) -> None:
         """Append an action, once: the same change of the same thing is not planned twice."""
-        if action.id not in {known.id for known in self.actions}:
+        if (key := action.id) not in self._ids:
+            self._ids.add(key)
             self.actions.append(action)
 
     @property
@@ -49,21 +54,32 @@ class Plan:
         return iter(self.actions)
 
     def __repr__(self) -> str:
+        return self._text(self.actions)
+
+    def _text(self, shown: list[Action]) -> str:
         if not self.actions:
             return "The plan is empty: nothing to change."
-        lines = [f"{n:>4}  {a.title}{_marks(a)}" for n, a in enumerate(self.actions, 1)]
-        return "\n".join([f"Plan of {len(self)} actions, {self.digest[:19]}", *lines])
+        lines = [f"{n:>4}  {a.title}{_marks(a)}" for n, a in enumerate(shown, 1)]
+        return "\n".join([f"Plan of {len(self)} actions, {self.digest[:19]}", *lines, *self._more(shown)])
+
+    def _more(self, shown: list[Action]) -> list[str]:
+        left = len(self) - len(shown)
+        return [f"… and {left} more in plan.json"] if left else []
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """The text beside the HTML in a notebook, which must stay small however long the plan."""
+        printer.text(self._text(self.actions[:HEAD]))
 
     def _repr_html_(self) -> str:
         if not self.actions:
             return "<p>The plan is empty: nothing to change.</p>"
-        head = self.actions[:50]
+        head = self.actions[:HEAD]
         rows = "".join(
             f"<tr><td>{n}</td><td style='text-align:left'>{html.escape(a.title)}</td>"
             f"<td style='text-align:left'>{html.escape(_marks(a).strip())}</td></tr>"
             for n, a in enumerate(head, 1)
         )
-        more = f"<p>… and {len(self) - len(head)} more in plan.json</p>" if len(self) > len(head) else ""
+        more = "".join(f"<p>{line}</p>" for line in self._more(head))
         return (
             f"<p><b>Plan of {len(self)} actions</b> <code>{self.digest[:19]}</code></p>"
             f"<table><thead><tr><th></th><th>Action</th><th></th></tr></thead><tbody>{rows}</tbody></table>{more}"

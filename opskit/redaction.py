@@ -28,6 +28,9 @@ def forms(secret: str) -> set[str]:
         quote_plus(secret),
         html.escape(secret),
         html.escape(secret, quote=False),
+        html.escape(secret).replace("&#x27;", "&#39;"),  # as templates spell it
+        html.escape(secret, quote=False).replace('"', "&quot;"),  # as XML writers do
+        repr(secret)[1:-1],
         json.dumps(secret)[1:-1],
         json.dumps(secret, ensure_ascii=False)[1:-1],
     }
@@ -140,6 +143,8 @@ def guard(session: Any, redactor: Redactor) -> None:
                     ident,
                 )
                 text = streams.setdefault(name, Stream(redactor)).feed(body["text"])
+                if not text:
+                    return None  # wholly held back
                 body = {**body, "text": text}
             else:
                 if kind in BOUNDARIES:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NoReturn
 
 from opskit.errors import CannotTell
 
 SEE = "__opskit_see__"
+SHOWN = "__opskit_shown__"
 
 
 class Unseen:
@@ -38,8 +40,10 @@ def _refuse(self: Unseen, *_: Any, **__: Any) -> NoReturn:
 
 
 USES = (
-    "bool len iter next contains getitem setitem call eq ne lt le gt ge hash str int float index format "
-    "add radd sub rsub mul rmul truediv rtruediv floordiv and rand or ror xor rxor neg invert enter exit"
+    "bool len iter next reversed contains getitem setitem delitem setattr delattr call await enter exit fspath "
+    "eq ne lt le gt ge hash str bytes format int float complex index round trunc floor ceil neg pos abs invert "
+    "add sub mul truediv floordiv mod divmod pow matmul lshift rshift and or xor "
+    "radd rsub rmul rtruediv rfloordiv rmod rdivmod rpow rmatmul rlshift rrshift rand ror rxor"
 )
 for use in USES.split():
     setattr(Unseen, f"__{use}__", _refuse)
@@ -48,31 +52,36 @@ for use in USES.split():
 class Guarded(ast.NodeTransformer):
     """Wraps each statement of a cell, so that `CannotTell` ends that statement only.
 
-    The last expression keeps its place at the end of the cell, because its value is what the cell shows.
+    The last expression's value is kept, and stands alone at the end of the cell, so that the cell still shows it.
     """
 
     def visit_Module(self, node: ast.Module) -> ast.Module:
-        node.body = [self._guard(line, last=line is node.body[-1]) for line in node.body]
+        node.body = [part for line in node.body for part in self._guard(line, last=line is node.body[-1])]
         return ast.fix_missing_locations(node)
 
-    def _guard(self, line: ast.stmt, last: bool) -> ast.stmt:
+    def _guard(self, line: ast.stmt, last: bool) -> list[ast.stmt]:
         if isinstance(line, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
-            return line
+            return [line]
         lost = ast.Tuple([ast.Constant(name) for name in sorted(touched(line))], ast.Load())
         pairs = checks_in(line)
         asked: list[ast.expr] = [ast.Tuple([ast.Constant(part) for part in pair], ast.Load()) for pair in pairs]
-        checks = ast.Tuple(asked, ast.Load())
-        if isinstance(line, ast.Expr) and last:
-            look = ast.Lambda(ast.arguments([], [], None, [], [], None, []), line.value)
-            call = ast.Call(ast.Name(SEE, ast.Load()), [look, lost, checks], [])
-            return ast.copy_location(ast.Expr(call), line)
-        report = ast.Call(ast.Name(SEE, ast.Load()), [ast.Name("__cannot_tell", ast.Load()), lost, checks], [])
-        caught = ast.ExceptHandler(
-            ast.Attribute(ast.Name(SEE, ast.Load()), "reason", ast.Load()),
-            "__cannot_tell",
-            [ast.Expr(report)],
+        report = ast.Call(
+            ast.Name(SEE, ast.Load()),
+            [ast.Name("__cannot_tell", ast.Load()), lost, ast.Tuple(asked, ast.Load())],
+            [],
         )
-        return ast.copy_location(ast.Try([line], [caught], [], []), line)
+        reason = ast.Attribute(ast.Name(SEE, ast.Load()), "reason", ast.Load())
+        tried, shown = [line], []
+        instead: list[ast.stmt] = [ast.Expr(report)]
+        if isinstance(line, ast.Expr) and last:
+            tried, shown = [_keep(line.value)], [ast.Expr(ast.Name(SHOWN, ast.Load()))]
+            instead.append(_keep(ast.Constant(None)))
+        caught = ast.ExceptHandler(reason, "__cannot_tell", instead)
+        return [ast.copy_location(part, line) for part in (ast.Try(tried, [caught], [], []), *shown)]
+
+
+def _keep(value: ast.expr) -> ast.stmt:
+    return ast.copy_location(ast.Assign([ast.Name(SHOWN, ast.Store())], value), value)
 
 
 def touched(line: ast.stmt) -> set[str]:
@@ -100,19 +109,14 @@ def checks_in(line: ast.stmt) -> list[tuple[str, str]]:
 def install(shell: Any, report: Callable[[CannotTell, list[tuple[str, str]]], None]) -> None:
     """Guard every later cell of `shell`; `report` hears of each failure and of the checks it leaves unknown."""
 
-    def see(look: Any, lost: tuple[str, ...], checks: tuple[tuple[str, str], ...]) -> Any:
-        try:
-            if isinstance(look, CannotTell):
-                raise look
-            return look()
-        except CannotTell as error:
-            for name in lost:
+    def see(error: CannotTell, lost: tuple[str, ...], checks: tuple[tuple[str, str], ...]) -> None:
+        for name in lost:
+            if not isinstance(shell.user_ns.get(name), ModuleType):  # `pd.concat(…)` fills nothing in
                 shell.user_ns[name] = Unseen(error.message)
-            report(error, list(checks))
-            return None
+        report(error, list(checks))
 
     see.reason = CannotTell  # type: ignore[attr-defined]  # the except clause of a guarded statement
     shell.user_ns[SEE] = see
-    shell.user_ns_hidden[SEE] = see
+    shell.user_ns_hidden |= {SEE: see, SHOWN: None}
     shell.ast_transformers[:] = [t for t in shell.ast_transformers if not isinstance(t, Guarded)]
     shell.ast_transformers.append(Guarded())

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -30,7 +33,7 @@ texts = st.text(letters | st.sampled_from(" \n"), max_size=60)
 def cut(text: str, places: list[int]) -> list[str]:
     """`text` in pieces, cut at these places."""
     at = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
-    return [text[one:two] for one, two in zip(at, at[1:], strict=False)]
+    return [text[one:two] for one, two in pairwise(at)]
 
 
 def streamed(redactor: Redactor, pieces: list[str]) -> str:
@@ -128,12 +131,12 @@ def test_only_what_could_begin_a_secret_is_held_back() -> None:
 
 # A real kernel, guarded as `begin` guards it.
 
-GUARD = f"""
+GUARD = """
 import base64, json, os, subprocess, sys, threading
 from IPython.display import HTML, JSON, SVG, Markdown, display
 from opskit.redaction import Redactor, guard
 S = os.environ["TOKEN"]
-guard(get_ipython().kernel.session, Redactor({{"token": S}}))
+guard(get_ipython().kernel.session, Redactor({"token": S}))
 """
 
 Say = Callable[[str], str]
@@ -146,7 +149,9 @@ def say() -> Iterator[Say]:
     manager = KernelManager(transport="ipc", connection_file=str(folder / "k.json"))
     manager.start_kernel(
         extra_arguments=["--HistoryManager.enabled=False"],
-        env={"TOKEN": SECRET, "PATH": "/usr/bin:/bin", "IPYTHONDIR": str(folder), "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
+        env={**os.environ, "TOKEN": SECRET, "IPYTHONDIR": str(folder), "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
+        stdout=subprocess.DEVNULL,  # what child processes print is also echoed there, raw
+        stderr=subprocess.DEVNULL,
     )
     client = manager.blocking_client()
     client.start_channels()

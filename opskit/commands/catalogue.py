@@ -36,7 +36,7 @@ def describe(runbook: str) -> Reply:
     fields = [
         {
             "name": name,
-            "kind": field.json_schema_extra["kind"],
+            "kind": dict(field.json_schema_extra or {})["kind"],  # type: ignore[arg-type]  # we set a dict
             "default": None if field.default is PydanticUndefined else field.default,
             "meaning": field.description,
         }

@@ -158,11 +158,17 @@ def _rehearse_all(wanted: list[Wanted], jobs: int) -> list[Score]:
 def _rehearse_some(wanted: list[Wanted], name: str) -> list[Score]:
     found = company.start(name)
     try:
-        return [
-            _told(rehearse(found, scenario, seed, twin, look, _approve_and_apply)) for scenario, seed, twin in wanted
-        ]
+        return [_told(_rehearse_one(found, *one)) for one in wanted]
     finally:
         found.stop()
+
+
+def _rehearse_one(found: company.Sandbox, scenario: str, seed: int, twin: bool) -> Score:
+    """One drill; one that cannot be held has failed, and the others go on."""
+    try:
+        return rehearse(found, scenario, seed, twin, look, _approve_and_apply)
+    except (OpskitError, company.SandboxError) as error:
+        return Score(Path(scenario).stem, seed, twin, wrong=[f"could not be held: {error}"])
 
 
 def _told(score: Score) -> Score:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from psycopg import sql
+
 from opskit.sandbox import SandboxError, comparison, stripe_truth
 from opskit.sandbox.environment import app_endpoint, write_environment
 from opskit.sandbox.population import populate
@@ -18,7 +20,7 @@ from opskit.sandbox.postgres import Postgres
 from opskit.sandbox.present import Present
 from opskit.sandbox.scenario import Scenario, load
 from opskit.sandbox.sentry import SentryStore
-from opskit.sandbox.staging import apply, play_by_hand, verdicts
+from opskit.sandbox.staging import apply, parameters, play_by_hand, verdicts
 from opskit.sandbox.stripe import StripeStore
 from opskit.sandbox.vercel import VercelStore
 from opskit.sandbox.world import World
@@ -88,10 +90,18 @@ def reset(company: Company, seed: int | None = None) -> None:
             found(company)
         else:
             world.database.restore("pristine")
+            _restore_rights(world)
             for name, store in copy.deepcopy(company.pristine).items():
                 setattr(world, name, store)
             world.rng = random.Random(f"reset {world.seed}")
             write_environment(world, company.folder, {})
+
+
+def _restore_rights(world: World) -> None:
+    """Roles belong to the whole cluster, so bringing back a database does not bring back theirs."""
+    with world.database.connect() as connection:
+        for role in ("opskit_read", "opskit_change"):
+            connection.execute(sql.SQL("alter role {} bypassrls").format(sql.Identifier(role)))
 
 
 def _forget(company: Company) -> None:
@@ -122,7 +132,7 @@ def break_with(company: Company, name: str, twin: bool) -> dict[str, Any]:
         "name": scenario.name,
         "title": scenario.title,
         "runbook": scenario.runbook,
-        "parameters": scenario.parameters,
+        "parameters": parameters(company.world, scenario.parameters),
         "causes": scenario.causes,
         "forbidden": scenario.forbidden_as_json(),
         "touches": comparison.resolved(scenario.touches, company.world.actors),

@@ -106,7 +106,8 @@ def _permitted(place: str, key: str, names: list[str], allowed: Sequence[dict[st
 
 
 def _different(before: State, after: State) -> Iterator[tuple[str, str, Row, Row]]:
-    old, new = _places(before), _places(after)
+    seen = before["database"] is not None and after["database"] is not None  # a database that was down shows nothing
+    old, new = _places(before, seen), _places(after, seen)
     for place in sorted({*old, *new}):
         were, are = old.get(place, {}), new.get(place, {})
         for key in sorted({*were, *are}):
@@ -114,6 +115,6 @@ def _different(before: State, after: State) -> Iterator[tuple[str, str, Row, Row
                 yield place, key, were.get(key, {}), are.get(key, {})
 
 
-def _places(state: State) -> dict[str, dict[str, Row]]:
+def _places(state: State, tables: bool) -> dict[str, dict[str, Row]]:
     services = {name: objects for name, objects in state.items() if name != "database"}
-    return {**(state["database"] or {}), **services}
+    return {**(state["database"] if tables else {}), **services}

@@ -11,7 +11,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal
@@ -229,7 +229,10 @@ def _write(connection: psycopg.Connection[Any], world: World, people: list[Perso
         copy_in(connection, table, rows)
     for row in pages.tables["document_snapshots"]:
         if now - row["created_at"] < timedelta(days=3):
-            _log(world, "POST", f"/api/documents/{row['document_id']}/autosave", row["created_at"])
+            path = f"/api/documents/{row['document_id']}/autosave"
+            world.vercel.log_request(
+                "POST", path, 200, at=row["created_at"], deployment=_live(world, row["created_at"])
+            )
 
 
 def _billing(world: World, person: Person, now: datetime) -> dict[str, Any]:
@@ -281,19 +284,19 @@ def copy_in(connection: psycopg.Connection[Any], table: str, rows: Sequence[dict
 
 
 def _log_deliveries(world: World, now: datetime) -> None:
-    """The app answered every event that it heard of, and had nothing to say."""
+    """The app processed every event that it heard of, soon after it was made."""
     events = world.stripe.events
     for event_id in world.stripe.deliveries:
         moment = datetime.fromtimestamp(events[event_id]["created"], UTC)
-        _log(world, "POST", WEBHOOK_PATH, min(moment + timedelta(seconds=world.rng.uniform(0.4, 3)), now))
+        moment = min(moment + timedelta(seconds=world.rng.uniform(0.4, 3)), now)
+        line = app.processed(events[event_id], moment)
+        world.vercel.log_request("POST", WEBHOOK_PATH, 200, [line], at=moment, deployment=_live(world, moment))
 
 
-def _log(world: World, method: str, path: str, moment: datetime) -> None:
-    """A quiet success, answered by the build that was live then."""
+def _live(world: World, moment: datetime) -> str:
+    """The build that was live then."""
     builds = [one for one in world.vercel.deployments if one.target == "production"]
-    live = builds[max(bisect_right([one.created for one in builds], moment) - 1, 0)]
-    world.vercel.log_request(method, path, 200, at=moment)
-    world.vercel.requests[-1] = replace(world.vercel.requests[-1], deployment=live.id)
+    return builds[max(bisect_right([one.created for one in builds], moment) - 1, 0)].id
 
 
 def _knock(world: World) -> None:

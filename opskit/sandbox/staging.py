@@ -135,6 +135,25 @@ def _filled(world: World, name: str, value: str) -> str:
     return re.sub(r"\$\{([\w.]+)\}", known, value)
 
 
+def parameters(world: World, given: dict[str, Any]) -> dict[str, Any]:
+    """A runbook's parameters. `${customer.GROUP}` is the Stripe customer of the group's first member."""
+
+    def known(found: re.Match[str]) -> str:
+        with world.database.connect() as connection:
+            row = connection.execute(
+                "select stripe_customer_id from user_profiles where id = any(%s) order by id",
+                [_groups(world).get(found[1], [])],
+            ).fetchone()
+        if row is None:
+            raise SandboxError(f"parameters: nobody is known by the name {found[0]}")
+        return str(row[0])
+
+    return {
+        name: re.sub(r"\$\{customer\.(\w+)\}", known, value) if isinstance(value, str) else value
+        for name, value in given.items()
+    }
+
+
 def verdicts(world: World, assertions: Sequence[Holds]) -> list[dict[str, Any]]:
     """Each assertion, whether it holds, and what was found instead."""
     return [_verdict(world, one) for one in assertions]
