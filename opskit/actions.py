@@ -208,8 +208,14 @@ def begun_and_ended(events: Sequence[Event]) -> dict[str, tuple[bool, Result | N
 
 def take_back(actions: Sequence[Action], services: Any, journal: Journal) -> Iterator[tuple[Action, Result, str]]:
     """Undo what the journal says was done, last first; never over somebody's newer change."""
-    ended = {e["action"]: e for e in journal.read() if e["event"] == "action.ended"}
+    events = journal.read()
+    past = begun_and_ended(events)
+    ended = {e["action"]: e for e in events if e["event"] == "action.ended"}
     for action in reversed(actions):
+        begun, last = past.get(action.id, (False, None))
+        if begun and last in (None, Result.UNKNOWN):
+            yield action, Result.UNKNOWN, "it was begun, and nobody found out whether it happened: resume first"
+            return
         event = ended.get(action.id, {})
         if event.get("result") != Result.DONE or action.manual:
             continue

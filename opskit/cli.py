@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from opskit import __version__
-from opskit.commands import catalogue, records, runs, sandbox
+from opskit.commands import catalogue, doctor, records, runs, sandbox
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,6 +34,7 @@ for command in (
     records.history,
     records.show,
     records.verify,
+    doctor.doctor,
     sandbox.sandbox,
     sandbox.drill,
     sandbox.demo,

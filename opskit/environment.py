@@ -163,10 +163,11 @@ def load(name: str, root: Path) -> Environment:
 
 def resolve(environment: Environment, access: Access) -> dict[str, str]:
     """service -> secret, read from its source. Raises BadInput naming the service and the source."""
-    return {key: _resolve(key, access, item.secret) for key, item in environment.credentials(access).items()}
+    return {key: resolve_one(key, access, item.secret) for key, item in environment.credentials(access).items()}
 
 
-def _resolve(service: str, access: Access, secret: Secret) -> str:
+def resolve_one(service: str, access: Access, secret: Secret) -> str:
+    """One secret from its source. Raises BadInput naming the service and the source."""
     value = os.environ.get(secret.env, "") if secret.env else _run(service, access, secret)
     if not value:
         raise BadInput(f"no secret for {service} ({access}): {secret.source} is missing or empty.")

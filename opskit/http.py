@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cached_property
-from typing import Any
+from functools import cached_property, wraps
+from inspect import isfunction, signature
+from typing import Any, TypeVar
 
 import httpx
 import stamina
@@ -25,6 +27,7 @@ from opskit.errors import Denied, Faulty, NotFound, Refused, ServiceError, Throt
 stamina.instrumentation.set_on_retry_hooks(())  # a retry is no news; what comes of it is reported
 
 TIMEOUT = httpx.Timeout(15, connect=5)
+HURRIED = httpx.Timeout(3)  # once a service has kept us waiting, it does not get to do so for every question
 ATTEMPTS = 3
 PATIENCE = 10.0  # seconds that a Retry-After may ask of a read; longer is a finding
 
@@ -47,16 +50,22 @@ class Read:
 
 @dataclass
 class Pace:
-    """At most so many calls a second, evenly spaced; halved whenever the vendor says it is too much."""
+    """At most so many calls a second, evenly spaced, and so many an hour; halved when the vendor says: too much."""
 
     per_second: float
+    per_hour: int | None = None
     _next: float = 0.0
+    _sent: deque[float] = field(default_factory=deque)
 
     def wait(self) -> None:
         now = time.monotonic()
-        if self._next > now:
-            time.sleep(self._next - now)
-        self._next = max(now, self._next) + 1 / self.per_second
+        at = max(now, self._next)
+        if self.per_hour and len(self._sent) >= self.per_hour:
+            at = max(at, self._sent.popleft() + 3600)
+        if at > now:
+            time.sleep(at - now)
+        self._next = at + 1 / self.per_second
+        self._sent.append(at)
 
     def halve(self) -> None:
         self.per_second /= 2
@@ -92,6 +101,29 @@ class Answer:
                 yield found
 
 
+Asked = TypeVar("Asked", bound=type[Any])
+
+
+def documented(face: Asked) -> Asked:
+    """A class whose `http` answers its questions: an answer in another shape than documented raises Faulty."""
+
+    def judged(verb: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(verb)
+        def question(self: Any, *given: Any, **named: Any) -> Any:
+            signature(verb).bind(self, *given, **named)  # a wrong call is not the service's fault
+            try:
+                return verb(self, *given, **named)
+            except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+                raise Faulty(self.http.service, f"answered in a shape it does not document ({error!r}).") from error
+
+        return question
+
+    for name, verb in list(vars(face).items()):
+        if isfunction(verb) and not name.startswith("_"):
+            setattr(face, name, judged(verb))
+    return face
+
+
 @dataclass
 class Http:
     """One outside service at one address."""
@@ -103,6 +135,7 @@ class Http:
     change_headers: Mapping[str, str] | None = None  # None: this run may not change anything there
     pace: Pace | None = None
     skew: float = 0.0  # seconds by which the service's clock is ahead of ours
+    _slow: bool = False  # its last answer never came
 
     @cached_property
     def _client(self) -> httpx.Client:
@@ -112,7 +145,8 @@ class Http:
         """Look. Raises ServiceError when the service does not let us; tries again where that is likely to help."""
         if not any(route.covers(method, path) for route in self.reads):
             raise Refused(f"{self.service}: {method} {path} is not declared as a read, so it was not sent.")
-        for attempt in stamina.retry_context(on=_worth_waiting, attempts=ATTEMPTS, timeout=30, wait_initial=0.3):
+        attempts = 1 if self._slow else ATTEMPTS
+        for attempt in stamina.retry_context(on=_worth_waiting, attempts=attempts, timeout=30, wait_initial=0.3):
             with attempt:
                 return self._send(method, path, self.headers, params=params, json=body)
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -129,12 +163,15 @@ class Http:
             self.pace.wait()
         content = {key: value for key, value in content.items() if value is not None}
         try:
-            response = self._client.request(method, path, headers=dict(headers), **content)
+            timeout = HURRIED if self._slow else TIMEOUT
+            response = self._client.request(method, path, headers=dict(headers), timeout=timeout, **content)
             answer = Answer(response.status_code, response.text, dict(response.headers), self.service)
         except httpx.TimeoutException:
+            self._slow = True
             raise Unreachable(self.service, f"did not answer {method} {path} in time.") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unreachable(self.service, f"no answer from {self.address} ({_short(error)}).") from None
+        self._slow = False
         self._watch_clock(answer)
         self._judge(answer, f"{method} {path}")
         return answer

@@ -56,7 +56,7 @@ def _reached(face: type[Any], used: set[str]) -> set[str]:
 
 def _source(face: type[Any], verb: str) -> str:
     member = inspect.getattr_static(face, verb, None)
-    return inspect.getsource(member) if inspect.isfunction(member) else ""
+    return inspect.getsource(inspect.unwrap(member)) if inspect.isfunction(member) else ""
 
 
 def _tables(book: Runbook) -> list[str]:

@@ -23,6 +23,7 @@ from opskit.checks import Answer, Check
 from opskit.errors import CannotTell, Refused
 from opskit.journal import Journal
 from opskit.services import Services, connect
+from opskit.services.pins import pins
 
 SKEW = 30.0  # seconds between clocks that are still all right
 
@@ -152,7 +153,6 @@ class Run:
 
         What the approved plan does not hold is not done, even if this run would plan it: the difference is shown.
         """
-        self.plan.save(self.folder / "proposed.json")
         self.journal.write(
             "plan", digest=self.plan.digest, actions=len(self.plan), manual=_manual(self.plan), causes=self.causes
         )
@@ -164,6 +164,7 @@ class Run:
             else:
                 looks.say("Nothing was done: the plan is empty.")
             return
+        self.plan.save(self.folder / "proposed.json")
         self._show_difference(approved)
         for action, result, why in actions.carry_out(approved.actions, self._services, self.journal):
             print(f"{result}: {action.title}{f' ({why})' if why else ''}", flush=True)  # noqa: T201  # as it goes
@@ -260,21 +261,15 @@ def _guard(shell: Any, redactor: redaction.Redactor) -> None:
 
 def _compare_pins(run: Run) -> None:
     """Refuse to go on where a credential reaches something else than the environment promises."""
-    pins, wrong = run.environment.pins, []
-    for name, promised, look in (
-        ("stripe_account", pins.stripe_account, lambda: run.stripe.account()["id"]),
-        ("vercel_project", pins.vercel_project, lambda: run.vercel.project_id()),
-        ("database_system", pins.database_system, lambda: run.database.rows(SYSTEM)[0]["id"]),
-    ):
-        if promised is None:
-            continue
+    wrong = []
+    for name, promised, look in pins(run.environment, run._services):
         try:
             found = look()
         except CannotTell as error:
             run.journal.write("finding", problem=f"pin {name} could not be compared: {error.message}")
             looks.say(f"? Pin {name} could not be compared: {error.message}")
             continue
-        if str(found) != promised:
+        if found != promised:
             wrong.append(f"{name} is {found}, not {promised}")
     if wrong:
         run.journal.write("refused", why="; ".join(wrong))
@@ -283,9 +278,6 @@ def _compare_pins(run: Run) -> None:
     run.journal.write("pins", compared=True, clock_skew_seconds=round(skew, 1))
     if skew > SKEW:
         looks.say(f"? This machine's clock differs from the services' by {skew:.0f} s; times below may mislead.")
-
-
-SYSTEM = "select system_identifier::text as id from pg_control_system()"
 
 
 def _mode(folder: Path) -> str:

@@ -65,6 +65,7 @@ def execute(
 ) -> tuple[Path, Outcome]:
     """Run a notebook from beginning to end and seal its record. Answers the record's folder and the outcome."""
     folder = record.prepare(outputs, about)
+    record.write(folder / "environment.json", target.model_dump_json(indent=1))
     if approved:
         approved.plan.save(folder / "plan.json")
         approved.approval.save(folder / "approval.json")

@@ -21,7 +21,7 @@ def history(incident: str | None) -> Reply:
     found = [s for s in archive().summaries() if incident in (None, s["incident"])]
     table = Table(box=None, header_style="bold")
     for column in ("run", "incident", "outcome", "causes", "done", "operator"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=column == "run", overflow="fold")
     for s in found:
         done = f"{s['done']}/{s['actions']}" if s["actions"] else ""
         table.add_row(s["run"], s["incident"], s["outcome"], ", ".join(s["causes"]), done, s["operator"])

@@ -59,6 +59,9 @@ def show_plan(run: str, export: Path | None) -> Reply:
     if export:
         proposed.save(export)
     text = repr(proposed)
+    commands = dict.fromkeys(a.by_hand for a in proposed if a.by_hand)
+    if commands:
+        text += "\n\nBy hand:\n" + "\n".join(f"  {command}" for command in commands)
     if proposed.actions:
         text += f"\n\nNext: opskit approve {folder.name}"
     return Reply({"run": folder.name, "digest": proposed.digest, **proposed.data()}, text)

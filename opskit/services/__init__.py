@@ -69,7 +69,10 @@ def connect(environment: Environment, secrets: Secrets, name: str, rate: float |
         return Http(key, getattr(named, key).address, reads, {**fixed, **bearer.get("read", {})}, change, pace)
 
     pace = Pace(rate or environment.limits.stripe_requests_per_second)
-    billing = Stripe(http("stripe", stripe.READS, pace), named.stripe.part("webhook_endpoint"))
+    hourly = facts.webhook_requests_per_hour
+    # Half of what the app takes an hour: live deliveries count too.
+    resends = Pace(pace.per_second, hourly // 2 if hourly else None)
+    billing = Stripe(http("stripe", stripe.READS, pace), named.stripe.part("webhook_endpoint"), resends)
     absent: Any = Absent
     return Services(
         database,

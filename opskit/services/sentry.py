@@ -6,11 +6,12 @@ from datetime import datetime
 
 import pandas as pd
 
-from opskit.http import Http, Read
+from opskit.http import Http, Read, documented
 
 READS = (Read("GET", "/api/0/organizations/{org}/issues/", "event:read"),)
 
 
+@documented
 class Sentry:
     """One Sentry organisation and project."""
 

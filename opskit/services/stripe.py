@@ -15,7 +15,7 @@ import pandas as pd
 from opskit import billing
 from opskit.actions import Action, Arguments, Change
 from opskit.errors import CannotTell
-from opskit.http import Http, Read
+from opskit.http import Http, Pace, Read, documented
 
 VERSION = "2025-09-30.clover"  # the shapes that this module reads; periods lie on the subscription's items
 PAGE = 100  # the most that Stripe gives at once
@@ -43,16 +43,22 @@ BILLING = (
 )
 
 
+@documented
 class Stripe:
     """One Stripe account. Money is in the currency's smallest unit, times are aware and in UTC."""
 
-    def __init__(self, http: Http, endpoint: str | None = None) -> None:
+    def __init__(self, http: Http, endpoint: str | None = None, resends: Pace | None = None) -> None:
         self.http = http
         self.endpoint_id = endpoint
+        self.resends = resends or Pace(per_second=1)  # what the app's own limit on webhooks leaves us
 
     def account(self) -> dict[str, Any]:
         found: dict[str, Any] = self.http.read("/v1/account").body
         return found
+
+    def livemode(self) -> bool:
+        """Whether these credentials reach live data: every object says so, a webhook endpoint too."""
+        return bool(self.endpoint()["livemode"])
 
     def endpoint(self, endpoint: str | None = None) -> dict[str, Any]:
         """A webhook endpoint: `id`, `status` (enabled or disabled), `url`, `enabled_events`, `api_version`."""
@@ -199,6 +205,7 @@ class ResendEvent(Change):
         return bool(now["differ"] == [])
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
+        services.stripe.resends.wait()
         path = f"/v1/events/{of['event']}/retry"
         services.stripe.http.change("POST", path, form={"webhook_endpoint": of["endpoint"]}, key=key)
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from opskit.actions import Action, Arguments, Change
 from opskit.errors import CannotTell
-from opskit.http import Http, Read
+from opskit.http import Http, Read, documented
 
 READS = (
     Read("GET", "/v7/deployments", "Deployments: read"),
@@ -25,6 +25,7 @@ READS = (
 MOST_DEPLOYMENTS = 20  # of one window; more than that is not an ordinary day
 
 
+@documented
 class Vercel:
     """One Vercel project. Times are aware and in UTC."""
 
