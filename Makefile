@@ -26,6 +26,8 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/notebooks.py
+	$(BIN)/python scripts/generate.py --check
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -76,6 +76,7 @@ def rehearse(sandbox: Sandbox, scenario: str | Path, seed: int, twin: bool, look
     if not twin and proposed and proposed.actions and (outcome is Outcome.PLANNED or truth["manual"]):
         score.wrong += _resolve(sandbox, score, folder, before, apply, truth["manual"])
     elif not twin:
+        sandbox.by_hand()  # nothing that we could do: people do it
         score.wrong += _unhealed(sandbox)
     score.seconds = round(time.monotonic() - began, 1)
     return score

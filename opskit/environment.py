@@ -154,7 +154,11 @@ def load(name: str, root: Path) -> Environment:
         raise BadInput(f"there is no environment {name!r}.", f"{hint} add parameters/environments/{name}.yaml.")
     try:
         return Environment.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise BadInput(f"{path}{line}: is not YAML: {getattr(error, 'problem', error)}.") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: {error}.") from None
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]

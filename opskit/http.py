@@ -27,7 +27,8 @@ from opskit.errors import Denied, Faulty, NotFound, Refused, ServiceError, Throt
 stamina.instrumentation.set_on_retry_hooks(())  # a retry is no news; what comes of it is reported
 
 TIMEOUT = httpx.Timeout(15, connect=5)
-HURRIED = httpx.Timeout(3)  # once a service has kept us waiting, it does not get to do so for every question
+SLOWEST = 0.5  # calls a second: a service that refuses everything must not put us to sleep
+HURRIED = httpx.Timeout(3)  # for a service that has just failed us: not every question waits as long
 ATTEMPTS = 3
 PATIENCE = 10.0  # seconds that a Retry-After may ask of a read; longer is a finding
 
@@ -68,7 +69,7 @@ class Pace:
         self._sent.append(at)
 
     def halve(self) -> None:
-        self.per_second /= 2
+        self.per_second = max(self.per_second / 2, SLOWEST)
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Http:
     change_headers: Mapping[str, str] | None = None  # None: this run may not change anything there
     pace: Pace | None = None
     skew: float = 0.0  # seconds by which the service's clock is ahead of ours
-    _slow: bool = False  # its last answer never came
+    _failing: bool = False  # the last question went unanswered, after all attempts
 
     @cached_property
     def _client(self) -> httpx.Client:
@@ -145,10 +146,14 @@ class Http:
         """Look. Raises ServiceError when the service does not let us; tries again where that is likely to help."""
         if not any(route.covers(method, path) for route in self.reads):
             raise Refused(f"{self.service}: {method} {path} is not declared as a read, so it was not sent.")
-        attempts = 1 if self._slow else ATTEMPTS
+        attempts = 1 if self._failing else ATTEMPTS
+        self._failing, before = True, self._failing
         for attempt in stamina.retry_context(on=_worth_waiting, attempts=attempts, timeout=30, wait_initial=0.3):
             with attempt:
-                return self._send(method, path, self.headers, params=params, json=body)
+                timeout = HURRIED if before else TIMEOUT
+                answer = self._send(method, path, self.headers, timeout=timeout, params=params, json=body)
+                self._failing = False
+                return answer
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def change(self, method: str, path: str, *, form: Any = None, body: Any = None, key: str | None = None) -> Answer:
@@ -163,15 +168,12 @@ class Http:
             self.pace.wait()
         content = {key: value for key, value in content.items() if value is not None}
         try:
-            timeout = HURRIED if self._slow else TIMEOUT
-            response = self._client.request(method, path, headers=dict(headers), timeout=timeout, **content)
+            response = self._client.request(method, path, headers=dict(headers), **content)
             answer = Answer(response.status_code, response.text, dict(response.headers), self.service)
         except httpx.TimeoutException:
-            self._slow = True
             raise Unreachable(self.service, f"did not answer {method} {path} in time.") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unreachable(self.service, f"no answer from {self.address} ({_short(error)}).") from None
-        self._slow = False
         self._watch_clock(answer)
         self._judge(answer, f"{method} {path}")
         return answer

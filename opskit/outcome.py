@@ -64,12 +64,14 @@ EXITS = {
 def classify(events: Sequence[Event], approved: int | None) -> Outcome:
     """The outcome that a run's journal shows. `approved`: how many actions were to be carried out, if any were."""
     kinds = [event["event"] for event in events]
+    if approved and "action.begun" in kinds:  # whatever happened then, that something was done matters most
+        return _carried_out(events, approved)
     if "refused" in kinds:
         return Outcome.REFUSED
     if "interrupted" in kinds:
         return Outcome.INTERRUPTED
     if "failed" in kinds or "plan" not in kinds:
-        return _carried_out(events, approved) if "action.begun" in kinds and approved else Outcome.ERROR
+        return Outcome.ERROR
     if approved is not None:
         return _carried_out(events, approved)
     proposed = [event for event in events if event["event"] == "plan"][-1]

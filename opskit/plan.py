@@ -45,7 +45,8 @@ class Plan:
         return {"made_for": self.made_for, "actions": [action.data() for action in self.actions]}
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(self.data(), indent=1, ensure_ascii=False), encoding="utf-8")
+        with path.open("w", encoding="utf-8") as file:  # piece by piece: a long plan's text would fill the kernel
+            json.dump(self.data(), file, indent=1, ensure_ascii=False)
 
     def __len__(self) -> int:
         return len(self.actions)

@@ -33,6 +33,12 @@ def find_root(start: Path | None = None) -> Path:
     )
 
 
+def outputs(root: Path) -> Path:
+    """Where records are kept: OPSKIT_OUTPUTS where set, else the repository's outputs/."""
+    place = os.environ.get("OPSKIT_OUTPUTS")
+    return Path(place).absolute() if place else root / "outputs"
+
+
 def notebook_digest(path: Path) -> str:
     """Of a notebook's cells, without outputs and metadata: what was reviewed is what runs."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

@@ -247,7 +247,7 @@ def _folder(runbook: str, given: BaseModel) -> tuple[Path, dict[str, Any]]:
         return folder, json.loads((folder / "run.json").read_text(encoding="utf-8"))
     root = provenance.find_root()
     about = provenance.describe(runbook, root, given.model_dump(mode="json"))
-    folder = root / "outputs" / about["incident"] / about["run"]
+    folder = provenance.outputs(root) / about["incident"] / about["run"]
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     return folder, about

@@ -84,7 +84,7 @@ def load(name: str, root: Path) -> Runbook:
         raise BadInput(f"there is no runbook {name!r}.", f"There are: {known}.")
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         raise BadInput(f"{path}: is not a notebook.") from None
     head = next(("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"), "")
     title = re.search(r"^# (.+)$", head, re.MULTILINE)

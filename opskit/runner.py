@@ -7,6 +7,7 @@ in the run's folder.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -131,6 +132,19 @@ papermill_engines.register("opskit", OpskitEngine)
 
 def _drive(nb: NotebookNode, kernel_name: str, session: Session) -> None:
     total = len(nb.cells)
+    stopped: list[int] = []  # signals that ended it
+
+    def interruptible(notebook: NotebookNode) -> None:
+        """Let a signal end the notebook first: nbclient would take the kernel away under its own feet."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def stop(sign: int) -> None:
+            stopped.append(sign)
+            if task:
+                task.cancel()
+
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(sign, stop, sign)
 
     def started(cell: NotebookNode, cell_index: int) -> None:
         session.progress(cell.id, cell_index + 1, total)
@@ -145,6 +159,7 @@ def _drive(nb: NotebookNode, kernel_name: str, session: Session) -> None:
         timeout=None,
         kernel_name=kernel_name,
         extra_arguments=["--HistoryManager.enabled=False"],  # or every cell would be remembered outside the record
+        on_notebook_start=interruptible,
         on_cell_execute=started,
         on_cell_executed=executed,
         config=Config(KernelManager={"transport": "ipc", "connection_file": str(session.runtime / "k.json")}),
@@ -159,8 +174,11 @@ def _drive(nb: NotebookNode, kernel_name: str, session: Session) -> None:
         session.journal.write(kind, why=f"{error.ename}: {_last_line(error.evalue)}")
     except CellTimeoutError as error:
         session.journal.write("failed", why=str(error).split("\n", 1)[0])
-    except DeadKernelError:
-        session.journal.write("failed", why="the kernel died")
+    except (DeadKernelError, asyncio.CancelledError):
+        if stopped:
+            session.journal.write("interrupted")
+        else:
+            session.journal.write("failed", why="the kernel died")
     except KeyboardInterrupt:
         session.journal.write("interrupted")
         client._cleanup_kernel()

@@ -22,7 +22,7 @@ from nbconvert import HTMLExporter
 from PIL import Image, ImageChops
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH, HEIGHT = 1200, 900
+WIDTH, HEIGHT = 1200, 960
 SCENARIO = "endpoint-disabled"
 SANDBOX = "demo"
 # The steps that tell the story, by their pinned ids, in the record's own order; of a section, only its heading.
@@ -39,7 +39,9 @@ STYLE = """
   .jp-RenderedHTMLCommon h2 { margin: 0.2em 0 !important; font-size: 1.4em !important; }
   .jp-RenderedHTMLCommon table { margin: 0.2em 0 !important; }
   .jp-OutputArea-output pre { white-space: pre !important; overflow: hidden; padding: 6px 2px !important; }
-  .jp-RenderedSVG svg { max-width: 660px !important; height: auto !important; }
+  .jp-OutputArea:has(.jp-RenderedSVG) { display: flex; align-items: center; gap: 40px; }
+  .jp-OutputArea:has(.jp-RenderedSVG) .jp-OutputArea-child { width: auto !important; }
+  .jp-RenderedSVG img, .jp-RenderedSVG svg { width: 640px !important; height: auto !important; }
 </style>
 """
 
@@ -68,7 +70,10 @@ def applied(folder: Path) -> Path:
     def opskit(*words: str) -> Any:
         command = [str(Path(sys.executable).with_name("opskit")), *words, "--json"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        return json.loads(done.stdout)["data"]
+        answer = json.loads(done.stdout or "{}")
+        if answer.get("exit") not in (0, 3):
+            sys.exit(f"opskit {' '.join(words)}: {answer.get('data') or done.stderr}")
+        return answer["data"]
 
     opskit("sandbox", "start", "--name", SANDBOX)
     try:

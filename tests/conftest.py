@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import settings
 
 from opskit import sandbox
 from opskit.cli import main
@@ -21,6 +22,9 @@ RUNBOOK = "stripe-webhook-replay"
 SEED = 7
 
 Opskit = Callable[..., Result]
+
+settings.register_profile("opskit", database=None, deadline=None)  # leaves nothing behind, measures nothing
+settings.load_profile("opskit")
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +53,7 @@ def outputs(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def standing(state: Path) -> Iterator[sandbox.Sandbox]:
-    """The sandbox of this test process, as it was left by the test before."""
+    """The sandbox of this test process, for tests that only look."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPSKIT_STATE", str(state))
         found = sandbox.start(f"test-{os.getpid()}-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}", SEED)
@@ -61,8 +65,7 @@ def standing(state: Path) -> Iterator[sandbox.Sandbox]:
 
 @pytest.fixture
 def firm(standing: sandbox.Sandbox) -> Iterator[sandbox.Sandbox]:
-    """The sandbox as at its start; whatever a test does to it is forgotten."""
-    standing.reset(SEED)
+    """The sandbox for tests that do something to it; it is forgotten afterwards."""
     yield standing
     standing.reset(SEED)
 

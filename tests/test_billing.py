@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit import billing
-from opskit.billing import COLUMNS, GRANTING, LIVE, Ambiguous, Drift, differences, drift, expected, lets_in, match, resendable
+from opskit.billing import (
+    COLUMNS,
+    GRANTING,
+    LIVE,
+    Ambiguous,
+    Drift,
+    differences,
+    drift,
+    expected,
+    lets_in,
+    match,
+    resendable,
+)
 
 NOW = datetime.now(UTC)
 START, END = NOW - timedelta(days=10), NOW + timedelta(days=20)
@@ -63,7 +75,11 @@ def test_a_live_subscription_says_everything(status: str) -> None:
 @pytest.mark.parametrize("statuses", [(), ("canceled",), ("incomplete",), ("incomplete_expired", "canceled")])
 def test_without_a_live_one_it_is_free(statuses: tuple[str, ...]) -> None:
     due = expected("cus_1", [subscription(n, status=s) for n, s in enumerate(statuses)], TIERS)
-    assert (due["subscription_tier"], due["stripe_subscription_id"], due["stripe_customer_id"]) == ("free", None, "cus_1")
+    assert (due["subscription_tier"], due["stripe_subscription_id"], due["stripe_customer_id"]) == (
+        "free",
+        None,
+        "cus_1",
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,7 +101,9 @@ def test_old_subscriptions_do_not_count_beside_a_live_one() -> None:
 
 
 statuses = st.sampled_from([*LIVE, "canceled", "incomplete", "incomplete_expired"])
-many = st.lists(st.builds(subscription, st.integers(1, 3), status=statuses, price=st.sampled_from([*TIERS, "price_x"])), max_size=4)
+many = st.lists(
+    st.builds(subscription, st.integers(1, 3), status=statuses, price=st.sampled_from([*TIERS, "price_x"])), max_size=4
+)
 
 
 @given(many, st.randoms())
@@ -176,7 +194,9 @@ DRIFTS: dict[str, tuple[list[Row], list[Row], list[tuple[str, str | None]]]] = {
     "all is well": ([profile(1), profile(2)], [subscription(1), subscription(2)], []),
     "paid, still free": ([free()], [subscription()], [("locked out", "professional")]),
     "paid, period over": (
-        [profile(subscription_current_period_end=NOW - timedelta(days=1))], [subscription()], [("locked out", "professional")],
+        [profile(subscription_current_period_end=NOW - timedelta(days=1))],
+        [subscription()],
+        [("locked out", "professional")],
     ),
     "paid more": ([profile(subscription_tier="hobbyist")], [subscription()], [("locked out", "professional")]),
     "paid less": ([profile(subscription_tier="studio")], [subscription()], [("wrongly served", "professional")]),
@@ -194,7 +214,9 @@ DRIFTS: dict[str, tuple[list[Row], list[Row], list[tuple[str, str | None]]]] = {
 
 
 @pytest.mark.parametrize(("profiles", "subscriptions", "found"), DRIFTS.values(), ids=DRIFTS.keys())
-def test_drift_is_told_by_its_effect(profiles: list[Row], subscriptions: list[Row], found: list[tuple[str, str]]) -> None:
+def test_drift_is_told_by_its_effect(
+    profiles: list[Row], subscriptions: list[Row], found: list[tuple[str, str]]
+) -> None:
     assert [(d.effect, d.due) for d in drift(profiles, subscriptions, TIERS)] == found
 
 
@@ -222,7 +244,9 @@ def test_the_table_has_a_row_for_each_and_columns_even_without() -> None:
 # Resending.
 
 
-def event(name: str, seconds_ago: float, kind: str = "customer.subscription.updated", version: str = "2024-06-20") -> Row:
+def event(
+    name: str, seconds_ago: float, kind: str = "customer.subscription.updated", version: str = "2024-06-20"
+) -> Row:
     return {"event": name, "type": kind, "created": NOW - timedelta(seconds=seconds_ago), "api_version": version}
 
 

@@ -62,7 +62,7 @@ def test_an_environment_is_production_unless_it_says_otherwise() -> None:
 
 
 def test_an_unknown_environment_is_answered_with_the_known_ones(repository: Path) -> None:
-    with pytest.raises(BadInput, match=r"there is no environment 'prod'\. Known: production; add parameters/"):
+    with pytest.raises(BadInput, match=r"there is no environment 'prod'\. Known: production.*; add parameters/"):
         environment.load("prod", repository)
 
 

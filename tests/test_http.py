@@ -73,7 +73,7 @@ def server() -> Iterator[Server]:
             self.end_headers()
             self.wfile.write(said.body)
 
-        do_GET = do_POST = do_DELETE = do_PATCH = answer
+        do_GET = do_POST = answer  # noqa: N815  # the library names them
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -181,7 +181,7 @@ def test_a_bad_night_has_a_name_and_reads_are_tried_again_where_that_may_help(
     server: Server, said: Said, kind: type[ServiceError], attempts: int
 ) -> None:
     server.will(said)
-    with pytest.raises(kind, match="^thing: ") as caught:
+    with pytest.raises(kind, match=r"^thing: ") as caught:
         server.http().read("/things")
     assert type(caught.value) is kind
     assert len(server.asked) == attempts
@@ -281,7 +281,14 @@ def test_every_failure_to_look_is_a_failure_to_tell() -> None:
 
 @pytest.mark.parametrize(
     ("path", "covered"),
-    [("/a/1/b", True), ("/a/1/2/b", False), ("/a//b", False), ("/a/1/b/", False), ("/a/1/bx", False), ("/a/1/b?x", False)],
+    [
+        ("/a/1/b", True),
+        ("/a/1/2/b", False),
+        ("/a//b", False),
+        ("/a/1/b/", False),
+        ("/a/1/bx", False),
+        ("/a/1/b?x", False),
+    ],
 )
 def test_a_placeholder_is_one_segment(path: str, covered: bool) -> None:
     assert Read("GET", "/a/{id}/b", "").covers("GET", path) is covered
@@ -289,5 +296,3 @@ def test_a_placeholder_is_one_segment(path: str, covered: bool) -> None:
 
 def test_the_dot_in_a_route_is_a_dot() -> None:
     assert not Read("GET", "/summary.json", "").covers("GET", "/summaryxjson")
-
-

@@ -55,7 +55,9 @@ def test_any_value_survives(tmp_path_factory: pytest.TempPathFactory, value: Any
     assert journal.read()[0]["value"] == value
 
 
-@pytest.mark.parametrize("text", ["a\u2028b", "a\u2029b", "a\x85b", "a\nb", "a\r\nb", "a\x0bb\x0c\x1c", "half \ud800 pair", "\0"])
+@pytest.mark.parametrize(
+    "text", ["a\u2028b", "a\u2029b", "a\x85b", "a\nb", "a\r\nb", "a\x0bb\x0c\x1c", "half \ud800 pair", "\0"]
+)
 def test_no_character_ends_a_line_but_a_line_break(journal: Journal, text: str) -> None:
     journal.write("one", text=text)
     journal.write("two")
@@ -134,7 +136,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_was_written_is_there_after_a_kill(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "j")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "j")], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (-9, "written\n")
     assert [e["event"] for e in read(tmp_path / "j")] == ["one"]
 

@@ -45,7 +45,7 @@ BAD: dict[str, list[Any]] = {
         "",
         5,
         None,
-        datetime(2026, 11, 23, 3, 10),  # noqa: DTZ001
+        datetime(2026, 11, 23, 3, 10),
         "99999999999d",
         "9999999d",
         "0001-01-01T00:00:00+02:00",
@@ -79,7 +79,7 @@ def test_good_values_are_taken(kind: str, value: Any) -> None:
 
 @pytest.mark.parametrize(("kind", "value"), [(k, v) for k, values in BAD.items() for v in values])
 def test_bad_values_are_refused_by_name(kind: str, value: Any) -> None:
-    with pytest.raises(BadInput, match="^here: parameter 'x': ") as caught:
+    with pytest.raises(BadInput, match=r"^here: parameter 'x': ") as caught:
         given_as(kind, value)
     assert "opskit describe" in caught.value.remedy
 

@@ -82,7 +82,16 @@ def test_any_difference_is_another_digest_and_voids_the_approval(other: Plan) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"made_for": {}}', '{"made_for": {}, "actions": [{"name": "a"}]}', '{"made_for": {}, "actions": 5}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"made_for": {}}',
+        '{"made_for": {}, "actions": [{"name": "a"}]}',
+        '{"made_for": {}, "actions": 5}',
+    ],
 )
 def test_what_holds_no_plan_is_said_to_hold_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan.json").write_text(text)
@@ -122,7 +131,9 @@ def test_the_environment_and_the_number_approve_it(typed: str) -> None:
     require(approval, plan(), NOW_FOR, "run")
 
 
-@pytest.mark.parametrize("typed", ["", "yes", "production", "2", "production 3", "Production 2", "sandbox 2", "production 2 x"])
+@pytest.mark.parametrize(
+    "typed", ["", "yes", "production", "2", "production 3", "Production 2", "sandbox 2", "production 2 x"]
+)
 def test_anything_else_does_not(typed: str) -> None:
     with pytest.raises(Refused, match="not approved"):
         approve(plan(), "bo", typed, max_actions=25)

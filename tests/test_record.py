@@ -66,8 +66,11 @@ TAMPERING: dict[str, tuple[Any, list[str]]] = {
     ),
     "renamed": (lambda f: (f / "run.json").rename(f / "ran.json"), ["removed: run.json", "added: ran.json"]),
     "swapped": (
-        lambda f: ((f / "run.json").rename(f / "x"), (f / "journal.jsonl").rename(f / "run.json"),
-                   (f / "x").rename(f / "journal.jsonl")),
+        lambda f: (
+            (f / "run.json").rename(f / "x"),
+            (f / "journal.jsonl").rename(f / "run.json"),
+            (f / "x").rename(f / "journal.jsonl"),
+        ),
         ["altered: journal.jsonl", "altered: run.json"],
     ),
     "manifest gone": (lambda f: (f / "manifest.json").unlink(), ["not sealed: there is no manifest"]),

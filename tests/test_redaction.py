@@ -61,9 +61,7 @@ def test_every_form_in_which_text_travels_is_recognised(spell: Callable[[str], s
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
 @pytest.mark.parametrize("before", ["", "x", "xy", "user:", "Basic of "])
 @pytest.mark.parametrize("after", ["", "y", "yz", ":", "\n"])
-def test_base64_is_recognised_whatever_stands_around(
-    encode: Callable[[bytes], bytes], before: str, after: str
-) -> None:
+def test_base64_is_recognised_whatever_stands_around(encode: Callable[[bytes], bytes], before: str, after: str) -> None:
     shown = Redactor({"token": SECRET}).text(encode(f"{before}{SECRET}{after}".encode()).decode())
     assert LABEL in shown
     assert all(form not in shown for form in base64_forms(SECRET.encode()))
@@ -180,7 +178,7 @@ SPEECH = {
     "result": "S",
     "result inside": "{'deep': [S, {S: S}]}",
     "HTML": "HTML(f'<b>{S}</b>')",
-    "SVG": "SVG(f'<svg xmlns=\"http://www.w3.org/2000/svg\"><desc>{__import__(\"html\").escape(S)}</desc></svg>')",
+    "SVG": 'SVG(f\'<svg xmlns="http://www.w3.org/2000/svg"><desc>{__import__("html").escape(S)}</desc></svg>\')',
     "JSON": "JSON({'a': [S, {'b': S}]})",
     "Markdown": "Markdown(f'**{S}**')",
     "display": "display({'text/html': f'<p>{S}</p>', 'text/plain': S}, raw=True)",
@@ -189,7 +187,7 @@ SPEECH = {
     "traceback": "raise ValueError(f'refused: {S}')",
     "chained traceback": "try:\n    raise KeyError(S)\nexcept KeyError as e:\n    raise RuntimeError(S) from e",
     "base64": "print(base64.b64encode(f'user:{S}'.encode()).decode())",
-    "shell command": "!printf %s \"$TOKEN\"",
+    "shell command": '!printf %s "$TOKEN"',
     "subprocess's output": "print(subprocess.run(['printenv', 'TOKEN'], capture_output=True, text=True).stdout)",
     "thread": "t = threading.Thread(target=print, args=(S,)); t.start(); t.join()",
     "next input": "get_ipython().set_next_input(S)",

@@ -19,7 +19,9 @@ class Told:
     """A shell with the guard on, and what it reported. `look(name)` fails, `see(value)` does not."""
 
     def __init__(self) -> None:
-        self.shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}, "HistoryAccessor": {"enabled": False}}))
+        self.shell = InteractiveShell(
+            config=Config({"HistoryManager": {"enabled": False}, "HistoryAccessor": {"enabled": False}})
+        )
         self.reported: list[tuple[str, list[tuple[str, str]]]] = []
         self.checked: list[tuple[Any, ...]] = []
         unseen.install(self.shell, lambda error, checks: self.reported.append((error.message, checks)))
@@ -155,7 +157,10 @@ def test_a_check_without_its_answer_is_reported_by_name_and_question(told: Told)
 
 
 def test_a_check_on_something_unseen_is_reported(told: Told) -> None:
-    told("a = look('stripe')\nrun.check('one', a, 'One?')\nrun.check('two', not a, 'Two?')\nrun.check('three', len(a) == 0, 'Three?')")
+    told(
+        "a = look('stripe')\nrun.check('one', a, 'One?')\nrun.check('two', not a, 'Two?')\n"
+        "run.check('three', len(a) == 0, 'Three?')"
+    )
     assert told.checked == []
     assert [checks for _, checks in told.reported[1:]] == [[("one", "One?")], [("two", "Two?")], [("three", "Three?")]]
 
@@ -167,12 +172,13 @@ def test_checks_inside_a_loop_or_a_condition_are_reported_too(told: Told) -> Non
 
 
 USES = [
-    "a.b", "a()", "a[0]", "a + 1", "1 + a", "a - 1", "a * 2", "a / 2", "2 / a", "a // 2", "a & 1", "1 | a", "a ^ 1", "-a", "~a",
-    "a == 1", "1 == a", "a != 1", "a < 1", "1 < a", "a >= 1", "not a", "bool(a)", "len(a)", "list(a)", "next(a)",
-    "1 in a", "a in [1]", "{a}", "{a: 1}", "str(a)", "f'{a}'", "f'{a:>5}'", "int(a)", "float(a)", "hash(a)", "print(a)",
-    "a and 1", "1 if a else 2", "sorted([a, 1])", "max(a, 1)", "sum([a])", "range(a)", "'%s' % a", "[*a]", "{**a}",
-    "a.columns", "pd.DataFrame(a)", "isinstance(a.x, str)", "getattr(a, 'x', None)", "a.__dict__", "a % 2", "a ** 2",
-    "'x'.join(a)", "dict(a)", "tuple(a)", "set(a)", "any(a)", "abs(a)", "round(a)", "divmod(a, 2)", "1 - a", "2 ** a", "a @ a", "a << 1",
+    "a.b", "a()", "a[0]", "a + 1", "1 + a", "a - 1", "a * 2", "a / 2", "2 / a", "a // 2", "a & 1", "1 | a",
+    "a ^ 1", "-a", "~a", "a == 1", "1 == a", "a != 1", "a < 1", "1 < a", "a >= 1", "not a", "bool(a)", "len(a)",
+    "list(a)", "next(a)", "1 in a", "a in [1]", "{a}", "{a: 1}", "str(a)", "f'{a}'", "f'{a:>5}'", "int(a)",
+    "float(a)", "hash(a)", "print(a)", "a and 1", "1 if a else 2", "sorted([a, 1])", "max(a, 1)", "sum([a])",
+    "range(a)", "'%s' % a", "[*a]", "{**a}", "a.columns", "pd.DataFrame(a)", "isinstance(a.x, str)",
+    "getattr(a, 'x', None)", "a.__dict__", "a % 2", "a ** 2", "'x'.join(a)", "dict(a)", "tuple(a)", "set(a)",
+    "any(a)", "abs(a)", "round(a)", "divmod(a, 2)", "1 - a", "2 ** a", "a @ a", "a << 1",
 ]  # fmt: skip
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,9 +83,7 @@ def root() -> Path:
 
 
 def outputs() -> Path:
-    """Where records are kept: OPSKIT_OUTPUTS where set, else the repository's outputs/."""
-    place = os.environ.get("OPSKIT_OUTPUTS")
-    return Path(place).absolute() if place else root() / "outputs"
+    return provenance.outputs(root())
 
 
 def archive() -> Archive:

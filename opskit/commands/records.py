@@ -51,7 +51,7 @@ def show(run: str) -> Reply:
 @verb
 def verify(path: Path | None) -> Reply:
     """Prove that records are as they were sealed; name whatever is not."""
-    folders = [path] if path and (path / record.MANIFEST).exists() else archive().runs()
+    folders = (records.Archive(path).runs() or [path]) if path else archive().runs()
     trouble = {str(folder): found for folder in folders if (found := record.verify(folder))}
     lines = [f"{folder}: {line}" for folder, found in trouble.items() for line in found]
     intact = f"{len(folders) - len(trouble)} of {len(folders)} records are as they were sealed. None is signed."

@@ -131,7 +131,7 @@ def carry_out(folder: Path, rate: float | None = None) -> tuple[Path, Outcome]:
 @verb
 def resume(run: str) -> Reply:
     """Finish an apply that stopped: find out what really happened, then do the rest."""
-    folder = archive().find(run)
+    folder = _intact(archive().find(run))
     target = environment.load(records.about(folder)["environment"], root())
     return ended(*followup.resume(folder, target, _both_secrets(target), outputs(), _tell))
 
@@ -141,9 +141,16 @@ def resume(run: str) -> Reply:
 @verb
 def undo(run: str) -> Reply:
     """Take back what an apply did, last first; what somebody changed since is left alone."""
-    folder = archive().find(run)
+    folder = _intact(archive().find(run))
     target = environment.load(records.about(folder)["environment"], root())
     return ended(*followup.undo(folder, target, _both_secrets(target), outputs(), _tell))
+
+
+def _intact(folder: Path) -> Path:
+    """The record of a run, which may be unsealed where its process died. Raises Refused where it was altered."""
+    if (folder / record.MANIFEST).exists() and (trouble := record.verify(folder)):
+        raise Refused(f"the record of {folder.name} is not as it was sealed: {'; '.join(trouble)}.")
+    return folder
 
 
 def _both_secrets(target: Environment) -> dict[str, dict[str, str]]:

@@ -129,13 +129,13 @@ def drill(what: str | None, seeds: tuple[int, ...], jobs: int, twins: bool) -> R
         scenarios = [what] if what and (what in company.scenarios() or Path(what).suffix) else company.scenarios()
         if what and what not in scenarios:
             load(what, root())
-            scenarios = [s for s in scenarios if _written(s)["runbook"] == what]
+            scenarios = [s for s in scenarios if written(s)["runbook"] == what]
     wanted = [
         (scenario, seed, twin)
         for seed in seeds or (1, 2, 3)
         for scenario in scenarios
         for twin in (False, True)
-        if not twin or (twins and _written(scenario).get("twin"))
+        if not twin or (twins and written(scenario).get("twin"))
     ]
     scores = _rehearse_all(wanted, min(jobs, len(wanted)))
     failed = [s for s in scores if not s.passed]
@@ -143,7 +143,7 @@ def drill(what: str | None, seeds: tuple[int, ...], jobs: int, twins: bool) -> R
     return Reply([s.data() for s in scores], text, Exit.ERROR if failed else Exit.OK)
 
 
-def _written(scenario: str) -> dict[str, Any]:
+def written(scenario: str) -> dict[str, Any]:
     """A scenario's file as it was written; a sandbox validates it."""
     path = Path(scenario) if Path(scenario).suffix else company.SCENARIOS / f"{scenario}.yaml"
     return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -173,7 +173,7 @@ def _rehearse_some(wanted: list[Wanted], name: str) -> list[Score]:
 def _rehearse_one(found: company.Sandbox, scenario: str, seed: int, twin: bool) -> Score:
     """One drill; one that cannot be held has failed, and the others go on."""
     try:
-        return rehearse(found, scenario, seed, twin, look, _approve_and_apply)
+        return rehearse(found, scenario, seed, twin, look, approve_and_apply)
     except (OpskitError, company.SandboxError) as error:
         return Score(Path(scenario).stem, seed, twin, wrong=[f"could not be held: {error}"])
 
@@ -186,7 +186,7 @@ def _told(score: Score) -> Score:
     return score
 
 
-def _approve_and_apply(folder: Path) -> tuple[Path, Outcome]:
+def approve_and_apply(folder: Path) -> tuple[Path, Outcome]:
     """What the engineer does between plan and result; a drill approves whatever was planned, and is scored on it."""
     proposed = plan.load(folder / "plan.json")
     typed = f"{proposed.made_for['environment']} {len(proposed)}"
@@ -223,7 +223,7 @@ def _tour(found: company.Sandbox, say: Any) -> Reply:
     say(f"{proposed}\n", markup=False)
     say("[bold]4. Approve and apply exactly that plan[/bold] (opskit approve last, opskit apply last)")
     found.by_hand()
-    applied, outcome = _approve_and_apply(folder)
+    applied, outcome = approve_and_apply(folder)
     reply = ended(applied, outcome)
     say(reply.text + "\n", markup=False)
     left = len(found.disagreements())

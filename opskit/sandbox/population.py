@@ -28,7 +28,8 @@ from opskit.sandbox.writing import identifier, listed
 Life = Literal["free", "browsing", "incomplete", "trialing", "paying", "leaving", "past_due", "canceled"]
 
 EVENTS_KEPT = timedelta(days=29, hours=23)
-NO_RENEWAL_SOON = timedelta(hours=30)  # nothing falls due while a sandbox is in use
+QUIET = timedelta(hours=20)  # no payment in the last hours: whatever happens there is a scenario's to say
+NO_RENEWAL_SOON = QUIET + timedelta(hours=30)  # nothing falls due while a sandbox is in use
 TIERS = {"hobbyist": 50, "professional": 36, "studio": 14}
 FIRST_NAMES = listed(
     "Ada Amir Anna Bela Carla Chidi Clara Dario Divya Edith Elif Emil Esme Farah Felix Freya Gita Hana "
@@ -67,9 +68,9 @@ def populate(world: World) -> None:
         world.stripe.add_endpoint(world.addresses["app"] + WEBHOOK_PATH, secret=world.secrets["webhook"])
     vercel.populate(world)
     sentry.populate(world)
-    people = _people(world.rng, now)
+    people = _people(world.rng, now - QUIET)
     for person in people:
-        _plan(world, person, now)
+        _plan(world, person, now - QUIET)
     world.play_past()
     with world.database.connect(autocommit=False) as connection:
         connection.execute("set session_replication_role = replica")  # the past needs no triggers
@@ -144,9 +145,9 @@ def _plan(world: World, person: Person, now: datetime) -> None:
 def _begins(rng: random.Random, person: Person, now: datetime) -> datetime:
     """When they checked out; for all who go on, so that no period ends soon."""
     if person.life == "incomplete":  # Stripe gives up on them after 23 hours
-        return now - timedelta(seconds=rng.randrange(3600, 20 * 3600))
+        return now - timedelta(seconds=rng.randrange(60, 2 * 3600))
     if person.life == "trialing":
-        return now - timedelta(seconds=rng.randrange(3600, int(5.6 * 86400)))
+        return now - timedelta(seconds=rng.randrange(3600, int(4.9 * 86400)))
     least = 33 if person.life == "past_due" else 1
     while True:
         age = (now - person.joined).total_seconds()

@@ -17,6 +17,11 @@ from opskit.services.stripe import Stripe
 
 SELECT = f"select id::text, email, {', '.join(billing.COLUMNS)} from user_profiles"  # noqa: S608  # our own names
 PAYING = f"{SELECT} where subscription_tier <> 'free' or stripe_customer_id is not null"
+# Those that pay, and those that a listing of subscriptions names. Any other has no tier and is owed none.
+CONCERNED = f"""{SELECT}
+    where subscription_tier <> 'free' or id::text = any(%(users)s)
+      or stripe_subscription_id = any(%(subscriptions)s) or stripe_customer_id = any(%(customers)s)
+"""
 # Only confirmed addresses count, and a profile that belongs to another customer is nobody else's.
 OWNERS = """
     select p.id::text from user_profiles p join auth.users u on u.id = p.id
@@ -51,11 +56,9 @@ class Profiles:
         The absence of a live subscription counts only once the whole listing has been read, and that customer has
         been read again by itself with `status=all`.
         """
-        profiles, subscriptions = self.paying(), self.stripe.subscriptions()
-        known = {p["id"] for p in profiles}
-        strangers = [s["user"] for s in subscriptions if s["user"] and s["user"] not in known]
-        if strangers:  # a free profile that Stripe does not know yet
-            profiles += self.database.rows(f"{SELECT} where id = any(%(ids)s::uuid[])", ids=strangers)
+        subscriptions = self.stripe.subscriptions()
+        named = {f"{key}s": [s[key] for s in subscriptions if s[key]] for key in ("user", "subscription", "customer")}
+        profiles = self.database.rows(CONCERNED, **named)
         found = billing.drift(profiles, subscriptions, self.tiers)
         again = [d for d in found if d.due == "free" and d.customer]
         for one in again:

@@ -1,0 +1,30 @@
+"""Every shipped scenario, rehearsed end to end, and its twin, in which the right answer is `unknown`."""
+
+from __future__ import annotations
+
+import pytest
+
+from opskit import sandbox
+from opskit.commands.runs import look
+from opskit.commands.sandbox import approve_and_apply, written
+from opskit.drill import rehearse
+from opskit.sandbox import Sandbox
+
+EVERY = [
+    pytest.param(name, twin, id=f"{name}{'-twin' if twin else ''}")
+    for name in sandbox.scenarios()
+    for twin in (False, True)
+    if not twin or written(name).get("twin")
+]
+
+
+@pytest.mark.parametrize(("name", "twin"), EVERY)
+def test_scenario(name: str, twin: bool, firm: Sandbox) -> None:
+    assert rehearse(firm, name, 7, twin, look, approve_and_apply).wrong == []
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(("name", "twin"), EVERY)
+def test_scenario_in_other_companies(name: str, twin: bool, seed: int, firm: Sandbox) -> None:
+    assert rehearse(firm, name, seed, twin, look, approve_and_apply).wrong == []
