@@ -17,10 +17,10 @@ demo: install
 	$(BIN)/opskit demo
 
 test: install lint
-	$(BIN)/python -m pytest -m 'not deep'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not deep"
 
 test-deep: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -74,6 +74,7 @@ class Change:
     manual: ClassVar[bool] = False
     settles: ClassVar[float] = 0.0  # seconds that an effect may need to become visible
     final: ClassVar[str] = ""  # why it cannot be undone; empty: it can
+    only_looks: ClassVar[bool] = False  # a step that changes nothing, so there is nothing to undo
 
     def __init_subclass__(cls) -> None:
         Change.known[cls.name] = cls()
@@ -81,6 +82,10 @@ class Change:
     def look(self, services: Any, of: Arguments) -> Json:
         """The state that this change is about, as JSON."""
         raise NotImplementedError
+
+    def look_after(self, services: Any, of: Arguments, before: Json) -> Json:
+        """The same right after doing it; `before` was true a moment ago, so what it holds need not be asked again."""
+        return self.look(services, of)
 
     def done(self, now: Json, before: Json) -> bool | None:
         """Whether `now` shows the change made; None if that cannot be told."""
@@ -147,7 +152,7 @@ def _carry_out_one(action: Action, begun: bool, services: Any, journal: Journal)
 def _do(change: Change, action: Action, services: Any, journal: Journal) -> tuple[Result, str]:
     trouble = ""
     try:
-        _patiently(change, action, services)
+        _patiently(lambda: change.do(services, action.arguments, action.before, action.id))
     except Refused as error:
         return _end(journal, action, Result.STALE, error.message)
     except (Denied, NotFound) as error:  # the vendor keeps this from us; a person may be let in
@@ -165,11 +170,11 @@ def _do(change: Change, action: Action, services: Any, journal: Journal) -> tupl
     return _end(journal, action, Result.FAILED, trouble or f"afterwards still: {json.dumps(now)[:200]}", now)
 
 
-def _patiently(change: Change, action: Action, services: Any) -> None:
-    """Do it; when told to slow down, wait and send the same again: it was not accepted the first time."""
+def _patiently(change: Callable[[], None]) -> None:
+    """Make a change; when told to slow down, wait and send the same again: it was not accepted the first time."""
     for wait in (1, 2, 4, 8, None):
         try:
-            return change.do(services, action.arguments, action.before, action.id)
+            return change()
         except Throttled as error:
             if wait is None:
                 raise
@@ -183,7 +188,7 @@ def _settled(change: Change, action: Action, services: Any) -> tuple[Json, bool 
     pause = min(0.15, change.settles)  # what needs time never shows at once: a look less at a paced service
     while True:
         time.sleep(pause)
-        now = plain(change.look(services, action.arguments))
+        now = plain(change.look_after(services, action.arguments, action.before))
         done = change.done(now, action.before)
         if done or time.monotonic() >= deadline:
             return now, done
@@ -216,26 +221,32 @@ def take_back(actions: Sequence[Action], services: Any, journal: Journal) -> Ite
         if begun and last in (None, Result.UNKNOWN):
             yield action, Result.UNKNOWN, "it was begun, and nobody found out whether it happened: resume first"
             return
-        event = ended.get(action.id, {})
-        if event.get("result") != Result.DONE or action.manual:
+        if last is not Result.DONE or action.manual or Change.known[action.name].only_looks:
             continue
-        change = Change.known[action.name]
-        now = plain(change.look(services, action.arguments))
-        if change.final:
-            yield action, Result.STALE, f"cannot be undone: {change.final}"
-        elif now == action.before:
-            yield action, Result.ALREADY, ""
-        elif now != event["after"]:
-            yield action, Result.STALE, "changed since; not touched"
-        else:
-            journal.write("undo.begun", action=action.id, name=action.name)
-            change.undo(services, action.arguments, action.before, event["after"], f"undo-{action.id}")
-            restored = plain(change.look(services, action.arguments)) == action.before
-            result = Result.DONE if restored else Result.FAILED
-            journal.write("undo.ended", action=action.id, name=action.name, result=result)
-            yield action, result, ""
-            if result.stops:
-                return
+        try:
+            result, why = _take_back_one(action, ended[action.id]["after"], services, journal)
+        except OpskitError as error:
+            result, why = Result.UNKNOWN, error.message
+        yield action, result, why
+        if result.stops:
+            return
+
+
+def _take_back_one(action: Action, after: Json, services: Any, journal: Journal) -> tuple[Result, str]:
+    change = Change.known[action.name]
+    if change.final:
+        return Result.STALE, f"cannot be undone: {change.final}"
+    now = plain(change.look(services, action.arguments))
+    if now == action.before:
+        return Result.ALREADY, ""
+    if now != after:
+        return Result.STALE, "changed since; not touched"
+    journal.write("undo.begun", action=action.id, name=action.name)
+    _patiently(lambda: change.undo(services, action.arguments, action.before, after, f"undo-{action.id}"))
+    restored = plain(change.look(services, action.arguments)) == action.before
+    result = Result.DONE if restored else Result.FAILED
+    journal.write("undo.ended", action=action.id, name=action.name, result=result)
+    return result, ""
 
 
 def plain(value: Any) -> Json:

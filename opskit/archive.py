@@ -28,7 +28,7 @@ class Archive:
         runs = self.runs()
         if name == "last" and runs:
             return runs[0]
-        found = [folder for folder in runs if folder.name.startswith(name)]
+        found = [folder for folder in runs if name and folder.name.startswith(name)]
         exact = [folder for folder in found if folder.name == name]
         if len(exact or found) == 1:
             return (exact or found)[0]

@@ -54,6 +54,15 @@ class Database:
         return self._read(sql, values)[0]
 
     def _read(self, sql: str, values: Mapping[str, Any]) -> tuple[list[Row], list[str]]:
+        reused = "read" in self._open
+        try:
+            return self._read_once(sql, values)
+        except Unreachable:
+            if not reused:  # a connection that lay idle may have been cut by a pooler or on the way
+                raise
+            return self._read_once(sql, values)
+
+    def _read_once(self, sql: str, values: Mapping[str, Any]) -> tuple[list[Row], list[str]]:
         with self._answering("read") as connection:
             # A pipeline forces the extended protocol, and sends the settings without waiting for each answer.
             with connection.pipeline():

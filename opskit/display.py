@@ -66,7 +66,9 @@ def table(frame: pd.DataFrame, title: str, note: str = "") -> str:
         shown[column] = shown[column].map(_cell)
     with pd.option_context("display.max_colwidth", None):  # a cut-off cell could hide half a secret from redaction
         body = shown.to_html(index=False, border=0, justify="left", na_rep="")
-    body = body.replace("<td>", '<td style="text-align:left">')  # notebooks align right, which suits numbers only
+    body = body.replace("<th>", '<th style="text-align:left">').replace(
+        "<td>", '<td style="text-align:left">'
+    )  # notebooks align right, which suits numbers only
     more = f"<br><small>{html.escape(note)}</small>" if note else ""
     return f"<p><b>{html.escape(title)}</b>{more}</p>{body}"
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
-from opskit import billing, environment
+from opskit import environment
 from opskit.environment import Access, Environment
 from opskit.errors import BadInput, CannotTell
-from opskit.services import Absent, Services, connect
+from opskit.services import Absent, Services, billing, connect
 from opskit.services.pins import pins
 
 SKEW = 30.0
@@ -99,7 +99,7 @@ def _secrets(target: Environment, found: dict[str, dict[str, str]]) -> Iterator[
 def _looks(target: Environment, services: Services, changing: Services) -> Iterator[tuple[str, Look]]:
     yield "database reads", lambda: _sees_all(services)
     yield "database changes", lambda: _may_update(changing)
-    yield "stripe", lambda: f"account {services.stripe.account()['id']}"
+    yield "stripe", lambda: f"account {services.stripe.account()}"
     yield "stripe endpoint", lambda: str(services.stripe.endpoint()["status"])
     yield "stripe events", lambda: f"{len(services.stripe.events(since=_yesterday()))} since yesterday"
     yield "stripe subscriptions", lambda: f"{len(services.stripe.subscriptions())} live"

@@ -5,6 +5,7 @@ a diagnosis that must first succeed on a half-repaired system would fail when it
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from opskit.environment import Environment
 from opskit.errors import Refused
 from opskit.outcome import Outcome, classify
 from opskit.redaction import Redactor
-from opskit.services import Secrets, connect
+from opskit.services import Secrets, Services, connect, pins
 
 Tell = Callable[[Action, Result, str], None]
 ACTION_EVENTS = ("action.begun", "action.ended")
@@ -26,35 +27,21 @@ def resume(folder: Path, target: Environment, secrets: Secrets, outputs: Path, t
 
     The answer is a record of its own, which names the one it resumes and carries its action events over.
     """
-    approved = plan.load(folder / "plan.json")
-    approval = plan.load_approval(folder / "approval.json")
-    if approval is None or approval.plan != approved.digest:
-        raise Refused(f"{folder.name} carried out no approved plan: there is nothing to resume.")
+    approved = _applied(folder, target)
+    services = _connect(target, secrets)
     new, log = _open(folder, "resumes", outputs, secrets)
-    approved.save(new / "plan.json")
-    approval.save(new / "approval.json")
-    for event in journal.read(folder / record.JOURNAL):
-        if event["event"] in ACTION_EVENTS:
-            log.write(**{**event, "carried_over": True})
+    shutil.copy(folder / "approval.json", new)
     log.write("plan", digest=approved.digest, actions=len(approved), manual=0, causes=[])
-    services = connect(target, secrets, f"opskit/{new.name}")
     for action, result, why in actions.carry_out(approved.actions, services, log):
         tell(action, result, why)
-    outcome = classify(log.read(), len(approved))
-    return _close(new, log, outcome)
+    return _close(new, log, classify(log.read(), len(approved)))
 
 
 def undo(folder: Path, target: Environment, secrets: Secrets, outputs: Path, tell: Tell) -> tuple[Path, Outcome]:
     """Take back what an apply did, last first. What somebody changed since is left alone and said."""
-    approved = plan.load(folder / "plan.json")
-    if not (folder / "approval.json").exists():
-        raise Refused(f"{folder.name} changed nothing: there is nothing to take back.")
+    approved = _applied(folder, target)
+    services = _connect(target, secrets)
     new, log = _open(folder, "undoes", outputs, secrets)
-    approved.save(new / "plan.json")
-    for event in journal.read(folder / record.JOURNAL):
-        if event["event"] in ACTION_EVENTS:
-            log.write(**{**event, "carried_over": True})
-    services = connect(target, secrets, f"opskit/{new.name}")
     good = True
     for action, result, why in actions.take_back(approved.actions, services, log):
         good = good and result.good
@@ -62,16 +49,38 @@ def undo(folder: Path, target: Environment, secrets: Secrets, outputs: Path, tel
     return _close(new, log, Outcome.UNDONE if good else Outcome.PARTLY)
 
 
+def _applied(folder: Path, target: Environment) -> plan.Plan:
+    """The plan that a run carried out. Refused where it carried out none, or its environment was changed since."""
+    if not (folder / "approval.json").exists():
+        raise Refused(f"{folder.name} carried out no plan: there is nothing to resume or to take back.")
+    approved, approval = plan.load(folder / "plan.json"), plan.load_approval(folder / "approval.json")
+    if approval is None or approval.plan != approved.digest:
+        raise Refused(f"the plan in {folder.name} is not the one that was approved.")
+    if approved.made_for["target"] != target.digest:
+        raise Refused(f"environment {target.name} was changed since that plan was made.", "Run the runbook again.")
+    return approved
+
+
+def _connect(target: Environment, secrets: Secrets) -> Services:
+    """The services, once their credentials are known to reach what the environment promises."""
+    services = connect(target, secrets, "opskit/followup")
+    pins.compare(target, services, lambda *_: None)  # a service that cannot be asked is found out by its actions
+    return services
+
+
 def _open(folder: Path, relation: str, outputs: Path, secrets: Secrets) -> tuple[Path, journal.Journal]:
-    """A record for what follows, pointing at what it follows."""
+    """A record for what follows, pointing at what it follows and carrying its actions over."""
     old = archive.about(folder)
-    root = provenance.find_root()
-    head: dict[str, Any] = provenance.describe(old["runbook"], root, old["parameters"])
+    head: dict[str, Any] = provenance.describe(old["runbook"], provenance.find_root(), old["parameters"])
     head |= {"incident": old["incident"], "environment": old["environment"], relation: old["run"]}
     new = record.prepare(outputs, head)
+    shutil.copy(folder / "plan.json", new)
     redactor = Redactor({f"{s} {access}": v for access, found in secrets.items() for s, v in found.items()})
     log = journal.Journal(new / record.JOURNAL, redactor)
     log.write("run.accepted", runner=os.getpid(), **{k: head[k] for k in ("run", "operator", "host", relation)})
+    for event in journal.read(folder / record.JOURNAL):
+        if event["event"] in ACTION_EVENTS:
+            log.write(**{**event, "carried_over": True})
     return new, log
 
 

@@ -153,7 +153,10 @@ def load_approval(path: Path) -> Approval | None:
     if not path.exists():
         return None
     try:
-        return Approval(**json.loads(path.read_text(encoding="utf-8")))
+        found = Approval(**json.loads(path.read_text(encoding="utf-8")))
+        if datetime.fromisoformat(found.expires).tzinfo is None:
+            raise ValueError("its end has no zone")
+        return found
     except (ValueError, TypeError):
         raise BadInput(f"{path}: is not an approval.") from None
 

@@ -79,7 +79,7 @@ def describe(runbook: str, root: Path, given: Mapping[str, Any]) -> dict[str, An
     """The head of a run's record; `given` are its validated parameters as JSON."""
     now = datetime.now(UTC)
     return {
-        "run": f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}",
+        "run": f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03}-{secrets.token_hex(2)}",
         "incident": given.get("incident") or f"{now:%Y-%m-%d}-{runbook}",
         "runbook": runbook,
         "notebook": notebook_digest(root / "notebooks" / f"{runbook}.ipynb"),

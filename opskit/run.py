@@ -22,8 +22,7 @@ from opskit import display as looks
 from opskit.checks import Answer, Check
 from opskit.errors import CannotTell, Refused
 from opskit.journal import Journal
-from opskit.services import Services, connect
-from opskit.services.pins import pins
+from opskit.services import Services, connect, pins
 
 SKEW = 30.0  # seconds between clocks that are still all right
 
@@ -261,19 +260,16 @@ def _guard(shell: Any, redactor: redaction.Redactor) -> None:
 
 def _compare_pins(run: Run) -> None:
     """Refuse to go on where a credential reaches something else than the environment promises."""
-    wrong = []
-    for name, promised, look in pins(run.environment, run._services):
-        try:
-            found = look()
-        except CannotTell as error:
-            run.journal.write("finding", problem=f"pin {name} could not be compared: {error.message}")
-            looks.say(f"? Pin {name} could not be compared: {error.message}")
-            continue
-        if found != promised:
-            wrong.append(f"{name} is {found}, not {promised}")
-    if wrong:
-        run.journal.write("refused", why="; ".join(wrong))
-        raise Refused(f"environment {run.environment.name} reaches another target: {'; '.join(wrong)}.")
+
+    def blind(name: str, error: CannotTell) -> None:
+        run.journal.write("finding", problem=f"pin {name} could not be compared: {error.message}")
+        looks.say(f"? Pin {name} could not be compared: {error.message}")
+
+    try:
+        pins.compare(run.environment, run._services, blind)
+    except Refused as error:
+        run.journal.write("refused", why=error.message)
+        raise
     skew = max((abs(http.skew) for http in run._services.http()), default=0.0)
     run.journal.write("pins", compared=True, clock_skew_seconds=round(skew, 1))
     if skew > SKEW:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit import billing
-from opskit.billing import (
+from opskit.services import billing
+from opskit.services.billing import (
     COLUMNS,
     GRANTING,
     LIVE,

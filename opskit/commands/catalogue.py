@@ -19,7 +19,7 @@ def list_runbooks() -> Reply:
     ]
     table = Table(box=None, header_style="bold")
     for column in ("runbook", "priority", "Respond within", "Owner", "Last updated"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "runbook", overflow="fold")
     for book in found:
         table.add_row(
             *(str(book.get(c, "")) for c in ("runbook", "priority", "Respond within", "Owner", "Last updated"))

@@ -186,7 +186,10 @@ def _progress(title: str) -> Iterator[Any]:
 def ended(folder: Path, outcome: Outcome) -> Reply:
     """What to say at the end of any run."""
     found = records.summary(folder)
-    lines = [f"{outcome}: {', '.join(found['causes']) or found['runbook']}"]
+    what = ", ".join(found["causes"]) or found["runbook"]
+    if records.approved(folder) is not None:  # what it found is beside the point: what became of the plan is not
+        what = f"{found['done']} of {found['actions']} actions"
+    lines = [f"{outcome}: {what}"]
     if outcome is Outcome.PLANNED:
         lines += [
             f"{found['actions']} actions planned. Next: opskit plan {found['run']}, opskit approve {found['run']}"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 from opskit.environment import Environment
+from opskit.errors import CannotTell, Refused
 from opskit.services import Services
 
 SYSTEM = "select system_identifier::text as id from pg_control_system()"
@@ -15,7 +16,7 @@ def pins(target: Environment, services: Services) -> Iterator[tuple[str, str, Ca
     """(name, what is promised, how to look) for every pin that the environment sets."""
     promised = target.pins
     looks: dict[str, Callable[[], str]] = {
-        "stripe_account": lambda: str(services.stripe.account()["id"]),
+        "stripe_account": lambda: services.stripe.account(),
         "stripe_livemode": lambda: str(services.stripe.livemode()),
         "vercel_project": lambda: services.vercel.project_id(),
         "supabase_ref": lambda: _supabase_ref(target),
@@ -25,6 +26,21 @@ def pins(target: Environment, services: Services) -> Iterator[tuple[str, str, Ca
         value = getattr(promised, name)
         if value is not None:
             yield name, str(value), look
+
+
+def compare(target: Environment, services: Services, blind: Callable[[str, CannotTell], None]) -> None:
+    """Refuse where a credential reaches something else than promised. `blind` hears of pins that cannot be seen."""
+    wrong = []
+    for name, promised, look in pins(target, services):
+        try:
+            found = look()
+        except CannotTell as error:
+            blind(name, error)
+            continue
+        if found != promised:
+            wrong.append(f"{name} is {found}, not {promised}")
+    if wrong:
+        raise Refused(f"environment {target.name} reaches another target: {'; '.join(wrong)}.")
 
 
 def _supabase_ref(target: Environment) -> str:

@@ -7,13 +7,14 @@ word counter is left alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from opskit import billing
 from opskit.actions import Action, Arguments, Change
 from opskit.database import Database
 from opskit.errors import CannotTell, Refused
-from opskit.services.stripe import Stripe
+from opskit.services import billing
+from opskit.services.stripe import AgreesWithStripe, Stripe
 
 SELECT = f"select id::text, email, {', '.join(billing.COLUMNS)} from user_profiles"  # noqa: S608  # our own names
 PAYING = f"{SELECT} where subscription_tier <> 'free' or stripe_customer_id is not null"
@@ -73,13 +74,20 @@ class Profiles:
 
     def beside_stripe(self, profile: str, customer: str) -> dict[str, Any]:
         """One profile, what Stripe calls for now, and the columns in which they differ."""
-        rows = self.database.rows(f"{SELECT} where id = %(id)s", id=profile)
-        if not rows:
-            raise CannotTell(f"database: profile {profile} does not exist.")
         try:
             due = billing.expected(customer, self.stripe.subscriptions(customer, "all"), self.tiers)
         except billing.Ambiguous as error:
             raise CannotTell(f"stripe: {customer}: {error}") from None
+        return self.beside(profile, due)
+
+    def beside(self, profile: str, due: dict[str, Any]) -> dict[str, Any]:
+        """One profile beside what it should say, without asking Stripe again. `due` may come from a plan."""
+        rows = self.database.rows(f"{SELECT} where id = %(id)s", id=profile)
+        if not rows:
+            raise CannotTell(f"database: profile {profile} does not exist.")
+        due = {
+            c: datetime.fromisoformat(v) if c in billing.PERIODS and isinstance(v, str) else v for c, v in due.items()
+        }
         now = {column: rows[0][column] for column in billing.COLUMNS}
         return {"profile": now, "due": due, "differ": billing.differences(now, due)}
 
@@ -113,16 +121,10 @@ class Profiles:
         return LookAgain().plan({"pairs": pairs}, None)
 
 
-class Reconcile(Change):
+class Reconcile(AgreesWithStripe, Change):
     name = "profiles.reconcile"
     title = "Profile {profile} of {customer}: {now} becomes {due}"
     right = f"update ({', '.join(billing.COLUMNS)}) on user_profiles"
-
-    def look(self, services: Any, of: Arguments) -> Any:
-        return services.profiles.beside_stripe(of["profile"], of["customer"])
-
-    def done(self, now: Any, before: Any) -> bool:
-        return bool(now["differ"] == [])
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         _write(services.database, of["profile"], before["profile"], before["due"])
@@ -202,7 +204,7 @@ class LookAgain(Change):
     name = "profiles.look_again"
     title = "Look again: every profile of this plan agrees with Stripe"
     settles = 5.0
-    final = "it only looks"
+    only_looks = True
 
     def look(self, services: Any, of: Arguments) -> Any:
         beside = services.profiles.beside_stripe

@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from opskit import billing
 from opskit.actions import Action, Arguments, Change
 from opskit.errors import CannotTell
 from opskit.http import Http, Pace, Read, documented
+from opskit.services import billing
 
 VERSION = "2025-09-30.clover"  # the shapes that this module reads; periods lie on the subscription's items
 PAGE = 100  # the most that Stripe gives at once
@@ -52,21 +52,21 @@ class Stripe:
         self.endpoint_id = endpoint
         self.resends = resends or Pace(per_second=1)  # what the app's own limit on webhooks leaves us
 
-    def account(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.http.read("/v1/account").body
-        return found
+    def account(self) -> str:
+        """The id of the account that these credentials reach."""
+        return str(self.http.read("/v1/account").body["id"])
 
     def livemode(self) -> bool:
         """Whether these credentials reach live data: every object says so, a webhook endpoint too."""
         return bool(self.endpoint()["livemode"])
 
     def endpoint(self, endpoint: str | None = None) -> dict[str, Any]:
-        """A webhook endpoint: `id`, `status` (enabled or disabled), `url`, `enabled_events`, `api_version`."""
+        """A webhook endpoint: id, status (enabled or disabled), url, enabled_events, api_version, livemode."""
         key = endpoint or self.endpoint_id
         if key is None:
             raise CannotTell("stripe: neither the run nor the environment names a webhook endpoint.")
-        found: dict[str, Any] = self.http.read(f"/v1/webhook_endpoints/{key}").body
-        return found
+        found = self.http.read(f"/v1/webhook_endpoints/{key}").body
+        return {part: found[part] for part in ("id", "status", "url", "enabled_events", "api_version", "livemode")}
 
     def events(self, since: datetime, types: Sequence[str] = BILLING, undelivered: bool = False) -> pd.DataFrame:
         """Events since a moment (30 days at most), newest first, one row each, without their bodies.
@@ -90,8 +90,9 @@ class Stripe:
         return [_subscription(s) for s in self._list("/v1/subscriptions", {k: v for k, v in query.items() if v})]
 
     def customer(self, customer: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.http.read(f"/v1/customers/{customer}").body
-        return found
+        """A customer: id and email."""
+        found = self.http.read(f"/v1/customers/{customer}").body
+        return {"id": found["id"], "email": found.get("email")}
 
     def _list(self, path: str, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Every object of a listing. Raises CannotTell where it is longer than we can follow."""
@@ -191,18 +192,25 @@ class EnableEndpoint(Change):
         return f"stripe webhook_endpoints update {of['endpoint']} -d disabled=false --live"
 
 
-class ResendEvent(Change):
+class AgreesWithStripe:
+    """How to look at changes that are done once a profile says what Stripe says."""
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return services.profiles.beside_stripe(of["profile"], of["customer"])
+
+    def look_after(self, services: Any, of: Arguments, before: Any) -> Any:
+        return services.profiles.beside(of["profile"], before["due"])
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["differ"] == [])
+
+
+class ResendEvent(AgreesWithStripe, Change):
     name = "stripe.resend_event"
     title = "Resend {event} to {endpoint}"
     right = "Events: Write (the route is undocumented; the Stripe CLI uses it)"
     settles = 20.0  # the delivery is only on its way when Stripe answers
     final = "a delivered event stays delivered"
-
-    def look(self, services: Any, of: Arguments) -> Any:
-        return services.profiles.beside_stripe(of["profile"], of["customer"])
-
-    def done(self, now: Any, before: Any) -> bool:
-        return bool(now["differ"] == [])
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         services.stripe.resends.wait()
