@@ -11,6 +11,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -152,6 +153,13 @@ def load(name: str, root: Path) -> Environment:
             else "Known: " + ", ".join(known) + ";"
         )
         raise BadInput(f"there is no environment {name!r}.", f"{hint} add parameters/environments/{name}.yaml.")
+    found = _read(path)
+    if found.name != name:
+        raise BadInput(f"{path}: says it is {found.name!r}.", "Its `name:` must be what the file is called.")
+    return found
+
+
+def _read(path: Path) -> Environment:
     try:
         return Environment.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
@@ -193,6 +201,15 @@ def _run(service: str, access: Access, secret: Secret) -> str:
     if done.returncode:
         raise BadInput(f"no secret for {service} ({access}): {secret.source} ended with exit code {done.returncode}.")
     return done.stdout.strip()
+
+
+def all_variables(root: Path) -> set[str]:
+    """The same of every environment that the repository names: a kernel needs none of their secrets either."""
+    found: set[str] = set()
+    for path in places(root)[0].glob("*.yaml"):
+        with suppress(BadInput):  # a broken file is told to whoever asks for it
+            found |= variables(_read(path))
+    return found
 
 
 def variables(environment: Environment) -> set[str]:

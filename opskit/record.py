@@ -32,7 +32,7 @@ def prepare(outputs: Path, about: Mapping[str, Any]) -> Path:
 
 def check_writable(outputs: Path) -> None:
     """Raise BadInput where no record could be kept, before anything has happened."""
-    place = outputs if outputs.exists() else outputs.parent
+    place = next(folder for folder in (outputs, *outputs.parents) if folder.exists())
     probe = place / f".opskit-{os.getpid()}"
     try:
         probe.write_text("", encoding="utf-8")

@@ -36,7 +36,7 @@ from traitlets.config import Config
 
 from opskit import archive, record
 from opskit.actions import digest
-from opskit.environment import Environment, variables
+from opskit.environment import Environment, all_variables, variables
 from opskit.journal import Journal
 from opskit.outcome import Outcome, classify
 from opskit.plan import Approval, Plan
@@ -74,11 +74,12 @@ def execute(
     journal = Journal(folder / record.JOURNAL, redactor)
     journal.write("run.accepted", runner=os.getpid(), **{k: about[k] for k in ("run", "operator", "host")})
     with terminated_as_interrupt(), short_folder() as runtime:
-        _papermill(
-            root / "notebooks" / f"{about['runbook']}.ipynb",
-            about["parameters"],
-            Session(folder, journal, redactor, _variables(target, folder, secrets), root, runtime, progress),
-        )
+        inherited = _variables(variables(target) | all_variables(root), folder, secrets)
+        session = Session(folder, journal, redactor, inherited, root, runtime, progress)
+        try:
+            _papermill(root / "notebooks" / f"{about['runbook']}.ipynb", about["parameters"], session)
+        except Exception as error:  # whatever it was: the record says so, and is sealed
+            journal.write("failed", why=f"{type(error).__name__}: {_last_line(str(error))}")
     return folder, close(folder, journal)
 
 
@@ -90,9 +91,9 @@ def close(folder: Path, journal: Journal) -> Outcome:
     return outcome
 
 
-def _variables(target: Environment, folder: Path, secrets: Secrets) -> dict[str, str]:
+def _variables(secret: set[str], folder: Path, secrets: Secrets) -> dict[str, str]:
     """The kernel's environment: ours without any variable that holds a secret, and what it may have handed over."""
-    kept = {key: value for key, value in os.environ.items() if key not in variables(target)}
+    kept = {key: value for key, value in os.environ.items() if key not in secret}
     handed = {"OPSKIT_RUN": str(folder), "OPSKIT_SECRETS": json.dumps({k: dict(v) for k, v in secrets.items()})}
     return {**kept, **handed, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import json
 import os
 import random
@@ -28,22 +29,25 @@ from opskit.sandbox.world import World
 
 REPOSITORY = Path(__file__).parents[2]
 CLI = REPOSITORY / "node_modules" / ".bin" / "stripe"
+PACKAGE = "@stripe/cli@1.52.0"
 
 Run = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def installed() -> Path:
-    if os.environ.get("CI"):
-        pytest.skip("vendors' tools are not fetched in CI")
-    if not CLI.exists():
-        npm = shutil.which("npm")
-        if npm is None:
-            pytest.skip("npm is missing, so Stripe's command-line tool is too")
-        command = [npm, "install", "--no-save", "--no-package-lock", "--prefix", str(REPOSITORY), "@stripe/cli@1"]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tool, fetched once for all test processes. Its absence may be skipped over, but never in CI."""
+    absent = pytest.fail if os.environ.get("CI") else pytest.skip
+    with (tmp_path_factory.getbasetemp().parent / "npm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not CLI.exists():
-            pytest.skip(f"@stripe/cli could not be installed: {done.stderr.strip()[-300:]}")
+            npm = shutil.which("npm")
+            if npm is None:
+                absent("npm is missing, so Stripe's command-line tool is too")
+            command = [npm, "install", "--no-save", "--no-package-lock", "--prefix", str(REPOSITORY), PACKAGE]
+            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+            if not CLI.exists():
+                absent(f"{PACKAGE} could not be installed: {done.stderr.strip()[-300:]}")
     return CLI
 
 
