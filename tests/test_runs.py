@@ -69,6 +69,19 @@ def besides_clocks(changes: dict[str, list[dict[str, Any]]]) -> list[dict[str, A
 # The runbook, as an engineer lives through it.
 
 
+def test_only_events_that_carry_their_whole_state_are_sent_again(opskit: Opskit, firm: Sandbox) -> None:
+    actors = firm.break_with("endpoint-disabled-resendable")["actors"]
+    code, folder, _ = look(opskit, firm, RUNBOOK)
+    planned = json.loads((folder / "plan.json").read_text())["actions"]
+    by_name = {name: {a["arguments"].get("profile") for a in planned if a["name"] == name} for name in
+               ("stripe.resend_event", "profiles.reconcile")}  # fmt: skip
+    assert code == 3
+    assert planned[0]["name"] == "stripe.enable_endpoint"
+    assert by_name["stripe.resend_event"] == {*actors["changed"], *actors["canceled"]}
+    assert by_name["profiles.reconcile"] == {*actors["renewed"], *actors["subscribed"]}
+    assert planned[-1]["name"] == "profiles.look_again"
+
+
 def test_a_healthy_company(opskit: Opskit, firm: Sandbox, outputs: Path) -> None:
     before = firm.state()
     code, folder, found = look(opskit, firm, RUNBOOK)

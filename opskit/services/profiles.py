@@ -123,7 +123,7 @@ class Profiles:
 
 class Reconcile(AgreesWithStripe, Change):
     name = "profiles.reconcile"
-    title = "Profile {profile} of {customer}: {now} becomes {due}"
+    title = "Profile {profile:.8} of {customer}: {now} becomes {due}"
     right = f"update ({', '.join(billing.COLUMNS)}) on user_profiles"
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
@@ -137,10 +137,10 @@ class Reconcile(AgreesWithStripe, Change):
 
 
 def _standing(row: Mapping[str, Any]) -> str:
-    """A profile's standing in a few words: `professional, active, until 2026-12-23`."""
-    end = row["subscription_current_period_end"]
-    until = f"until {end:%Y-%m-%d}" if end else ""
-    return ", ".join(word for word in (row["subscription_tier"], row["subscription_status"], until) if word)
+    """A profile's standing in a few words: `professional until 2026-12-23`, `free, canceled`."""
+    tier, status, end = (row[c] for c in ("subscription_tier", "subscription_status", billing.PERIODS[1]))
+    known = tier if status == "active" else f"{tier}, {status}"
+    return f"{known} until {end:%Y-%m-%d}" if end else known
 
 
 def _write(database: Database, profile: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -159,7 +159,7 @@ def _write(database: Database, profile: str, old: Mapping[str, Any], new: Mappin
 
 class RecountWords(Change):
     name = "profiles.recount_words"
-    title = "Set the AI word counter of profile {profile} to its ledger"
+    title = "Profile {profile:.8}: set the AI word counter to its ledger"
     right = "update (ai_words_used_this_month) on user_profiles; select on ai_usage"
 
     def look(self, services: Any, of: Arguments) -> Any:
