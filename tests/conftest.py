@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -13,15 +12,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import settings
+from support import REPOSITORY, Opskit
 
 from opskit import sandbox
 from opskit.cli import main
 
-REPOSITORY = Path(__file__).parents[1]
-RUNBOOK = "stripe-webhook-replay"
 SEED = 7
-
-Opskit = Callable[..., Result]
 
 settings.register_profile("opskit", database=None, deadline=None)  # leaves nothing behind, measures nothing
 settings.load_profile("opskit")
@@ -91,34 +87,6 @@ def opskit() -> Opskit:
         return result
 
     return call
-
-
-def data(result: Result) -> Any:
-    """What a command answered with --json."""
-    return json.loads(result.stdout)["data"]
-
-
-def notebook(*cells: str, parameters: str | None = None) -> dict[str, Any]:
-    """A small notebook of code cells, as a runbook would be kept."""
-    head = "from opskit.parameters import EnvironmentName, Moment\n"
-    declared = parameters if parameters is not None else 'environment: EnvironmentName = "sandbox"  # where to look'
-    code = [("parameters", head + declared, ["parameters"]), *((f"cell-{n}", c, []) for n, c in enumerate(cells))]
-    return {
-        "cells": [
-            {
-                "cell_type": "code",
-                "execution_count": None,
-                "id": key,
-                "metadata": {"tags": tags} if tags else {},
-                "outputs": [],
-                "source": source,
-            }
-            for key, source, tags in code
-        ],
-        "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
 
 
 _started: list[str] = []

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import RUNBOOK, Opskit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import RUNBOOK, Opskit
 
 from opskit import plan as plans
 from opskit import record

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from support import REPOSITORY
 
 from opskit import environment
 from opskit.environment import Environment

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, RUNBOOK
 from hypothesis import given
 from hypothesis import strategies as st
 from papermill.inspection import inspect_notebook
+from support import REPOSITORY, RUNBOOK
 
 from opskit import parameters, runbooks
 from opskit.errors import BadInput

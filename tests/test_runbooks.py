@@ -11,7 +11,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from conftest import REPOSITORY
+from support import REPOSITORY
 
 from opskit import runbooks
 from opskit.errors import BadInput

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import REPOSITORY, RUNBOOK, Opskit, data, notebook
+from support import REPOSITORY, RUNBOOK, Opskit, data, notebook
 
 from opskit import journal, record
 from opskit.sandbox import Sandbox

@@ -97,15 +97,22 @@ def test_the_endpoint_was_disabled(company: sandbox.Sandbox) -> None:
     missed = {id_ for name in ("subscribed", "renewed", "changed", "canceled") for id_ in truth["actors"][name]}
     assert {one["profile"] for one in company.disagreements()} == missed
     assert not any(one["ok"] for one in company.healed())
+    company.heal()
+    assert company.disagreements() == []
+    assert company.status()["scenario"] is None
+
+
+def test_what_a_person_does_is_told_from_strays(company: sandbox.Sandbox, tmp_path: Path) -> None:
+    disabled = {"what": "set_endpoint", "status": "disabled", "when": "1 hour ago"}
+    touch = {"service": "stripe", "object": "webhook_endpoints/*", "fields": ["status"]}
+    by_hand = [{"set_endpoint": {"status": "enabled"}}]
+    company.break_with(write(tmp_path, happenings=[disabled], by_hand=by_hand, touches=[touch]))
     before = company.state()
     assert company.changes(before) == {"allowed": [], "stray": []}
     company.by_hand()
     found = company.changes(before)
     assert [one["fields"] for one in found["allowed"]] == [{"status": {"before": "disabled", "after": "enabled"}}]
     assert found["stray"] == []
-    company.heal()
-    assert company.disagreements() == []
-    assert company.status()["scenario"] is None
 
 
 def test_ten_thousand_events_in_ten_lines(company: sandbox.Sandbox, tmp_path: Path) -> None:
@@ -115,12 +122,12 @@ def test_ten_thousand_events_in_ten_lines(company: sandbox.Sandbox, tmp_path: Pa
     assert company.disagreements() == []
 
 
-def test_the_twin_cannot_see(company: sandbox.Sandbox) -> None:
+def test_the_twin_cannot_see(company: sandbox.Sandbox, tmp_path: Path) -> None:
     truth = company.break_with("endpoint-disabled", twin=True)
     assert truth["causes"] == ["unknown"]
     assert get(company, "stripe", "/v1/webhook_endpoints") == 500
     with pytest.raises(SandboxError, match="has no twin"):
-        company.break_with("healthy", twin=True)
+        company.break_with(write(tmp_path), twin=True)
 
 
 def test_the_database_down_and_up(company: sandbox.Sandbox, tmp_path: Path) -> None:
