@@ -56,7 +56,7 @@ class Action:
 
     @property
     def id(self) -> str:
-        """The same for the same change of the same things; also its idempotency key within a run."""
+        """The same for the same change of the same things."""
         return digest([self.name, self.arguments])[7:23]
 
     def data(self) -> dict[str, Json]:
@@ -99,7 +99,7 @@ class Change:
         """Put back what `before` says, if things still are as `after` says."""
         raise Refused(f"{self.name} cannot be undone: {self.final}")
 
-    def by_hand(self, of: Arguments) -> str:
+    def by_hand(self, of: Arguments, before: Json) -> str:
         """The command for the night when Python does not work."""
         return ""
 
@@ -108,8 +108,8 @@ class Change:
 
         `words` fill placeholders of the title that are no arguments.
         """
-        title = self.title.format(**of, **words)
-        return Action(self.name, of, plain(before), title, self.by_hand(of), self.manual, removes_access)
+        title, state = self.title.format(**of, **words), plain(before)
+        return Action(self.name, of, state, title, self.by_hand(of, state), self.manual, removes_access)
 
 
 def carry_out(approved: Sequence[Action], services: Any, journal: Journal) -> Iterator[tuple[Action, Result, str]]:
@@ -152,7 +152,7 @@ def _carry_out_one(action: Action, begun: bool, services: Any, journal: Journal)
 def _do(change: Change, action: Action, services: Any, journal: Journal) -> tuple[Result, str]:
     trouble = ""
     try:
-        _patiently(lambda: change.do(services, action.arguments, action.before, action.id))
+        _patiently(lambda: change.do(services, action.arguments, action.before, _key(journal, action, "do")))
     except Refused as error:
         return _end(journal, action, Result.STALE, error.message)
     except (Denied, NotFound) as error:  # the vendor keeps this from us; a person may be let in
@@ -168,6 +168,11 @@ def _do(change: Change, action: Action, services: Any, journal: Journal) -> tupl
     if done is None:
         return Result.UNKNOWN, trouble or "whether it worked cannot be seen"
     return _end(journal, action, Result.FAILED, trouble or f"afterwards still: {json.dumps(now)[:200]}", now)
+
+
+def _key(journal: Journal, action: Action, verb: str) -> str:
+    """The idempotency key: of doing or undoing this change in this run. In another run it is meant anew."""
+    return f"opskit-{journal.path.parent.name}-{verb}-{action.id}"
 
 
 def _patiently(change: Callable[[], None]) -> None:
@@ -211,6 +216,18 @@ def begun_and_ended(events: Sequence[Event]) -> dict[str, tuple[bool, Result | N
     return found
 
 
+def to_take_back(actions: Sequence[Action], events: Sequence[Event]) -> list[Action]:
+    """Those of the actions that made a change of their own, last first."""
+    past = begun_and_ended(events)
+    return [
+        action
+        for action in reversed(actions)
+        if past.get(action.id, (False, None))[1] is Result.DONE
+        and not action.manual
+        and not Change.known[action.name].only_looks
+    ]
+
+
 def take_back(actions: Sequence[Action], services: Any, journal: Journal) -> Iterator[tuple[Action, Result, str]]:
     """Undo what the journal says was done, last first; never over somebody's newer change."""
     events = journal.read()
@@ -242,7 +259,7 @@ def _take_back_one(action: Action, after: Json, services: Any, journal: Journal)
     if now != after:
         return Result.STALE, "changed since; not touched"
     journal.write("undo.begun", action=action.id, name=action.name)
-    _patiently(lambda: change.undo(services, action.arguments, action.before, after, f"undo-{action.id}"))
+    _patiently(lambda: change.undo(services, action.arguments, action.before, after, _key(journal, action, "undo")))
     restored = plain(change.look(services, action.arguments)) == action.before
     result = Result.DONE if restored else Result.FAILED
     journal.write("undo.ended", action=action.id, name=action.name, result=result)

@@ -11,6 +11,8 @@ from opskit import journal, plan, record
 from opskit.errors import BadInput
 from opskit.outcome import Outcome, classify
 
+REHEARSALS = ("drill-", "demo-")  # incidents that are not
+
 
 class Archive:
     """The records below one folder, one folder per incident and run."""
@@ -23,11 +25,16 @@ class Archive:
         found = [path.parent for path in self.outputs.glob("*/*/run.json")]
         return sorted(found, key=lambda folder: folder.name, reverse=True)
 
-    def find(self, name: str) -> Path:
-        """The run of that id, of an unambiguous prefix of it, or the `last` one. Raises BadInput otherwise."""
+    def find(self, name: str, applied: bool = False) -> Path:
+        """The run of that id, of an unambiguous prefix of it, or the `last` one. Raises BadInput otherwise.
+
+        `last` passes over rehearsals; with `applied`, over runs that carried out no plan.
+        """
         runs = self.runs()
-        if name == "last" and runs:
-            return runs[0]
+        if name == "last":
+            serious = [run for run in runs if not run.parent.name.startswith(REHEARSALS)]
+            if candidates := [run for run in serious if not applied or approved(run) is not None]:
+                return candidates[0]
         found = [folder for folder in runs if name and folder.name.startswith(name)]
         exact = [folder for folder in found if folder.name == name]
         if len(exact or found) == 1:
@@ -37,6 +44,20 @@ class Archive:
                 f"{name!r} means {len(found)} runs: {', '.join(f.name for f in found[:5])}.", "Give more of it."
             )
         raise BadInput(f"there is no run {name!r} in {self.outputs}.", "`opskit history` lists them.")
+
+    def applied_by(self, folder: Path) -> Path | None:
+        """The run that carried out the plan of this one, if one began to."""
+        for run in self.runs():
+            if about(run).get("applies") == folder.name and any(
+                event["event"] == "action.ended" or event["event"] == "action.begun"
+                for event in journal.read(run / record.JOURNAL)
+            ):
+                return run
+        return None
+
+    def undone_by(self, folder: Path) -> Path | None:
+        """The run that took back what this one did, if one did."""
+        return next((run for run in self.runs() if about(run).get("undoes") == folder.name), None)
 
     def approval(self, folder: Path) -> Path:
         """Where the approval of a run's plan is kept: beside the record, which is sealed."""
@@ -73,8 +94,9 @@ def summary(folder: Path) -> dict[str, Any]:
         "started": head["started"],
         "outcome": ended["outcome"] if ended else outcome(folder, events),
         "causes": proposed.get("causes", []),
-        "actions": proposed.get("actions", 0),
-        "done": sum(e["result"] in ("done", "already so") for e in results),
+        "actions": proposed.get("actions", 0) if (planned := approved(folder)) is None else planned,
+        "removals": proposed.get("removals", 0),
+        "done": len({e["action"] for e in results if e["result"] in ("done", "already so")}),
         "sealed": (folder / record.MANIFEST).exists(),
         "folder": str(folder),
     }
@@ -96,3 +118,31 @@ def reasons(folder: Path) -> list[str]:
     """Why a run was refused or failed, in its journal's words."""
     events = journal.read(folder / record.JOURNAL)
     return list(dict.fromkeys(e["why"] for e in events if e["event"] in ("refused", "failed")))
+
+
+def open_questions(folder: Path) -> list[str]:
+    """The questions that a run could not answer, with the reason."""
+    last = {e["name"]: e for e in journal.read(folder / record.JOURNAL) if e["event"] == "check"}
+    return [f"{e['question']}? {e['because']}" for e in last.values() if e["answer"] == "unknown" and e["required"]]
+
+
+def planned(folder: Path) -> list[str]:
+    """What a run planned, in words."""
+    path = folder / "plan.json"
+    return [action.title for action in plan.load(path)] if path.exists() else []
+
+
+def verdict(folder: Path) -> str:
+    """What came of a run, in Markdown."""
+    found = summary(folder)
+    done = (
+        f"{found['done']} of {found['actions']} actions" if approved(folder) else f"{found['actions']} actions planned"
+    )
+    lines = [
+        f"> **{found['outcome'].capitalize()}**: {', '.join(found['causes']) or 'no cause'}; {done}.",
+        f"> Run `{found['run']}` of incident `{found['incident']}` on **{found['environment']}**, "
+        f"by {found['operator']}, {found['started']}.",
+        *(f"> - open: {question}" for question in open_questions(folder)),
+        *(f"> - why: {why}" for why in reasons(folder)),
+    ]
+    return "\n>\n".join(lines[:2]) + "".join(f"\n{line}" for line in ([">", *lines[2:]] if lines[2:] else []))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from opskit.services import Absent, Services, billing, connect
 from opskit.services.pins import pins
 
 SKEW = 30.0
+PLACEHOLDER = re.compile(r"\w*Replace\w+|abcdefghijklmnopqrst")
 
 RIGHTS = """
     select has_column_privilege('user_profiles', name, 'update') as may, name
@@ -37,6 +39,8 @@ Look = Callable[[], str]
 
 def examine(target: Environment) -> Iterator[Finding]:
     """Look at everything that a night run would need of an environment."""
+    if found := sorted(set(PLACEHOLDER.findall(target.model_dump_json()))):
+        yield Finding("environment file", False, f"still holds placeholders: {', '.join(found)}")
     yield from _addresses(target)
     secrets: dict[str, dict[str, str]] = {"read": {}, "change": {}}
     yield from _secrets(target, secrets)
@@ -49,10 +53,12 @@ def examine(target: Environment) -> Iterator[Finding]:
             yield Finding(what, False, str(error))
         except CannotTell as error:
             yield Finding(what, False if error.__class__ is not CannotTell else None, str(error))
-    skews = {http.service: http.skew for http in services.http()}
-    worst = max(skews, key=lambda name: abs(skews[name]), default="")
-    if worst:
-        yield Finding("clock", abs(skews[worst]) <= SKEW, f"at most {abs(skews[worst]):.0f} s off ({worst})")
+    skews = {http.service: abs(http.skew) for http in services.http() if http.skew is not None}
+    if skews:
+        worst = max(skews, key=lambda name: skews[name])
+        yield Finding("clock", skews[worst] <= SKEW, f"at most {skews[worst]:.0f} s off ({worst})")
+    else:
+        yield Finding("clock", None, "no service answered, so there is nothing to compare it with")
 
 
 def _as_changer(target: Environment) -> Environment:

@@ -27,7 +27,7 @@ def resume(folder: Path, target: Environment, secrets: Secrets, outputs: Path, t
 
     The answer is a record of its own, which names the one it resumes and carries its action events over.
     """
-    approved = _applied(folder, target)
+    approved = applied_plan(folder, target)
     services = _connect(target, secrets)
     new, log = _open(folder, "resumes", outputs, secrets)
     shutil.copy(folder / "approval.json", new)
@@ -39,7 +39,8 @@ def resume(folder: Path, target: Environment, secrets: Secrets, outputs: Path, t
 
 def undo(folder: Path, target: Environment, secrets: Secrets, outputs: Path, tell: Tell) -> tuple[Path, Outcome]:
     """Take back what an apply did, last first. What somebody changed since is left alone and said."""
-    approved = _applied(folder, target)
+    approved = applied_plan(folder, target)
+    standing(folder)
     services = _connect(target, secrets)
     new, log = _open(folder, "undoes", outputs, secrets)
     good = True
@@ -49,7 +50,18 @@ def undo(folder: Path, target: Environment, secrets: Secrets, outputs: Path, tel
     return _close(new, log, Outcome.UNDONE if good else Outcome.PARTLY)
 
 
-def _applied(folder: Path, target: Environment) -> plan.Plan:
+def standing(folder: Path) -> list[Action]:
+    """The changes that a run made and that can be taken back. Raises Refused where there are none."""
+    if not (folder / "approval.json").exists():
+        raise Refused(f"{folder.name} carried out no plan: there is nothing to take back.")
+    events = list(journal.read(folder / record.JOURNAL))
+    found = actions.to_take_back(plan.load(folder / "plan.json").actions, events)
+    if not found and not any(event["event"] == "action.begun" for event in events):
+        raise Refused(f"{folder.name} changed nothing itself: there is nothing to take back.")
+    return found
+
+
+def applied_plan(folder: Path, target: Environment) -> plan.Plan:
     """The plan that a run carried out. Refused where it carried out none, or its environment was changed since."""
     if not (folder / "approval.json").exists():
         raise Refused(f"{folder.name} carried out no plan: there is nothing to resume or to take back.")

@@ -135,7 +135,7 @@ class Http:
     headers: Mapping[str, str] = field(default_factory=dict)
     change_headers: Mapping[str, str] | None = None  # None: this run may not change anything there
     pace: Pace | None = None
-    skew: float = 0.0  # seconds by which the service's clock is ahead of ours
+    skew: float | None = None  # seconds by which the service's clock is ahead of ours
     _failing: bool = False  # the last question went unanswered, after all attempts
 
     @cached_property

@@ -43,7 +43,7 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 def span(text: str) -> timedelta:
     """`90m`, `2h`, `3d` as a length of time. Raises ValueError for anything else."""
     match = re.fullmatch(r"(\d+)\s*([smhd])", text.strip())
-    if not match:
+    if not match or not int(match[1]):
         raise ValueError("give a number and a unit, such as 90m, 2h or 3d")
     return timedelta(**{UNITS[match[2]]: int(match[1])})
 
@@ -51,9 +51,12 @@ def span(text: str) -> timedelta:
 def moment(value: Any) -> datetime:
     """An ISO 8601 time with its zone, or a length of time before now. Naive times are refused: whose clock?"""
     try:
-        return _moment(value)
+        found = _moment(value)
     except OverflowError:
         raise ValueError("that is outside the times that a calendar has") from None
+    if found > datetime.now(UTC) + timedelta(minutes=1):  # clocks differ a little
+        raise ValueError("that is in the future")
+    return found
 
 
 def _moment(value: Any) -> datetime:

@@ -12,6 +12,7 @@ from typing import Any
 
 from opskit.actions import Action, digest
 from opskit.errors import BadInput, Refused
+from opskit.redaction import Redactor
 
 VALID = timedelta(minutes=60)
 HEAD = 50  # actions of a long plan shown in a notebook; plan.json has them all
@@ -32,6 +33,10 @@ class Plan:
         if (key := action.id) not in self._ids:
             self._ids.add(key)
             self.actions.append(action)
+
+    def redact(self, redactor: Redactor) -> None:
+        """Take known secrets out of it, before anything rests on its digest."""
+        self.actions[:] = [Action(**redactor.tree(action.data())) for action in self.actions]
 
     @property
     def digest(self) -> str:
@@ -129,11 +134,11 @@ def approve(plan: Plan, approver: str, typed: str, *, with_removals: bool = Fals
     expected = f"{environment} {len(plan)}"
     if " ".join(typed.split()) != expected:
         above = f" It is above this environment's max_actions of {max_actions}." if len(plan) > max_actions else ""
-        raise Refused(f"not approved: {typed!r} is not {expected!r}.{above}", "Type the environment and the number.")
+        raise Refused(f"not approved: {typed!r} is not {expected!r}.{above}", f"Type {expected!r} to approve.")
     if plan.removals and not with_removals:
-        titles = "; ".join(action.title for action in plan.removals[:5])
+        titles = "\n".join(f"  {action.title}" for action in plan.removals[:5])
         raise Refused(
-            f"{len(plan.removals)} of {len(plan)} actions take access away from users ({titles}).",
+            f"{len(plan.removals)} of {len(plan)} actions take access away from users:\n{titles}",
             "Look at them, then approve with --with-removals.",
         )
     now = datetime.now(UTC)
@@ -154,8 +159,9 @@ def load_approval(path: Path) -> Approval | None:
         return None
     try:
         found = Approval(**json.loads(path.read_text(encoding="utf-8")))
-        if datetime.fromisoformat(found.expires).tzinfo is None:
-            raise ValueError("its end has no zone")
+        begins, ends = datetime.fromisoformat(found.at), datetime.fromisoformat(found.expires)
+        if ends - begins > VALID + timedelta(seconds=1) or ends.tzinfo is None:
+            raise ValueError("no approval lasts that long")
         return found
     except (ValueError, TypeError):
         raise BadInput(f"{path}: is not an approval.") from None

@@ -130,7 +130,7 @@ class Run:
         frame = thing if getattr(self.parameters, "unmask", False) else looks.masked(thing)
         note = f"{len(frame)} rows" if len(frame) != 1 else "1 row"
         if len(frame) > looks.HEAD:
-            path = self.folder / "evidence" / f"{_slug(title)}.csv"
+            path = self.folder / "evidence" / f"{_slug(self._redactor.text(title))}.csv"
             path.parent.mkdir(exist_ok=True)
             path.write_text(self._redactor.text(frame.to_csv(index=False)), encoding="utf-8")
             kept = actions.digest(path.read_text(encoding="utf-8"))
@@ -139,6 +139,7 @@ class Run:
 
     def draft(self, name: str, text: str) -> None:
         """Keep a message to a person as a draft in the record. Nothing is sent."""
+        name = _slug(self._redactor.text(name))
         private = self.folder / "private"
         private.mkdir(mode=0o700, exist_ok=True)
         (private / f"{name}.txt").write_text(self._redactor.text(text), encoding="utf-8")
@@ -152,8 +153,14 @@ class Run:
 
         What the approved plan does not hold is not done, even if this run would plan it: the difference is shown.
         """
+        self.plan.redact(self._redactor)
         self.journal.write(
-            "plan", digest=self.plan.digest, actions=len(self.plan), manual=_manual(self.plan), causes=self.causes
+            "plan",
+            digest=self.plan.digest,
+            actions=len(self.plan),
+            removals=len(self.plan.removals),
+            manual=_manual(self.plan),
+            causes=self.causes,
         )
         approved = self._approved()
         if approved is None:
@@ -270,7 +277,7 @@ def _compare_pins(run: Run) -> None:
     except Refused as error:
         run.journal.write("refused", why=error.message)
         raise
-    skew = max((abs(http.skew) for http in run._services.http()), default=0.0)
+    skew = max((abs(http.skew) for http in run._services.http() if http.skew is not None), default=0.0)
     run.journal.write("pins", compared=True, clock_skew_seconds=round(skew, 1))
     if skew > SKEW:
         looks.say(f"? This machine's clock differs from the services' by {skew:.0f} s; times below may mislead.")

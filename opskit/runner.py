@@ -87,8 +87,20 @@ def close(folder: Path, journal: Journal) -> Outcome:
     """Classify a run by its journal, say so there, and seal the record."""
     outcome = classify(journal.read(), archive.approved(folder))
     journal.write("run.ended", outcome=outcome, exit=outcome.exit)
+    _put_verdict_first(folder)
     record.seal(folder)
     return outcome
+
+
+def _put_verdict_first(folder: Path) -> None:
+    """What came of it, as the first cell after the title: whoever opens a record at night reads that first."""
+    path = folder / record.NOTEBOOK
+    if not path.exists():
+        return
+    nb = nbformat.read(path, as_version=4)
+    verdict = nbformat.v4.new_markdown_cell(archive.verdict(folder), id="verdict")
+    nb.cells.insert(1, verdict)
+    record.write(path, nbformat.writes(nb))
 
 
 def _variables(secret: set[str], folder: Path, secrets: Secrets) -> dict[str, str]:

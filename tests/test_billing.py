@@ -245,9 +245,14 @@ def test_the_table_has_a_row_for_each_and_columns_even_without() -> None:
 
 
 def event(
-    name: str, seconds_ago: float, kind: str = "customer.subscription.updated", version: str = "2024-06-20"
+    name: str,
+    seconds_ago: float,
+    kind: str = "customer.subscription.updated",
+    version: str = "2024-06-20",
+    about: str = "sub_1",
 ) -> Row:
-    return {"event": name, "type": kind, "created": NOW - timedelta(seconds=seconds_ago), "api_version": version}
+    created = NOW - timedelta(seconds=seconds_ago)
+    return {"event": name, "type": kind, "created": created, "api_version": version, "object": about}
 
 
 CHECKOUT, PAID, FAILED = "checkout.session.completed", "invoice.payment_succeeded", "invoice.payment_failed"
@@ -257,7 +262,8 @@ RESENDING: dict[str, tuple[list[Row], int | None, str | None]] = {
     "nothing to resend": ([], None, None),
     "the one event": ([event("a", 10)], None, "a"),
     "the latest of several": ([event("a", 30), event("b", 10), event("c", 20)], None, "b"),
-    "a deletion": ([event("a", 30), event("b", 10, DELETED)], None, "b"),
+    "a deletion, while a subscription is live": ([event("a", 30), event("b", 10, DELETED)], None, None),
+    "about another subscription than the live one": ([event("a", 10, about="sub_2")], None, None),
     "young enough": ([event("a", 200)], 300, "a"),
     "too old, with the way there": ([event("a", 250)], 300, None),
     "much too old": ([event("a", 3600)], 300, None),
@@ -278,8 +284,24 @@ RESENDING: dict[str, tuple[list[Row], int | None, str | None]] = {
 def test_an_event_is_resent_only_where_that_works_and_is_right(
     events: list[Row], limit: int | None, found: str | None
 ) -> None:
-    chosen = resendable(events, limit, NOW)
+    chosen = resendable(events, {"stripe_subscription_id": "sub_1"}, limit, NOW)
     assert (chosen["event"] if chosen else None) == found
+
+
+def test_a_deletion_is_resent_only_where_nothing_is_live() -> None:
+    events = [event("a", 30), event("b", 10, DELETED)]
+    chosen = resendable(events, {"stripe_subscription_id": None}, None, NOW)
+    assert chosen is not None
+    assert chosen["event"] == "b"
+    assert resendable(events[:1], {"stripe_subscription_id": None}, None, NOW) is None
+
+
+def test_losing_access_is_marked_whatever_takes_it_away() -> None:
+    served = {"subscription_tier": "professional", "subscription_status": "active"}
+    assert billing.takes_away(served, {**served, "subscription_status": "past_due"})
+    assert billing.takes_away(served, {**served, "subscription_tier": "hobbyist"})
+    assert not billing.takes_away(served, {**served, "subscription_tier": "studio"})
+    assert not billing.takes_away({**served, "subscription_status": "past_due"}, served)
 
 
 kinds = st.sampled_from([*billing.RESETS_COUNTER, *billing.CARRIES_STATE, FAILED, "customer.subscription.created"])
@@ -288,7 +310,7 @@ stories = st.lists(st.builds(event, st.text("abc", max_size=2), st.integers(0, 6
 
 @given(stories, st.none() | st.integers(60, 600))
 def test_what_is_resent_carries_the_latest_state_and_resets_nothing(events: list[Row], limit: int | None) -> None:
-    chosen = resendable(events, limit, NOW)
+    chosen = resendable(events, {"stripe_subscription_id": "sub_1"}, limit, NOW)
     if chosen is None:
         return
     assert chosen["type"] in billing.CARRIES_STATE

@@ -234,7 +234,7 @@ def test_production_approved_with_the_wrong_words(
 def test_approving_without_a_person(opskit: Opskit, planned: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPSKIT_OPERATOR", "bo")
     message = refused(opskit, "approve", planned)
-    assert "there is no terminal" in message
+    assert "no terminal" in message
     assert "--type" in message
 
 

@@ -146,7 +146,7 @@ def test_an_empty_plan_cannot_be_approved() -> None:
 
 def test_removals_are_approved_by_name_only() -> None:
     one = plan(action(removes_access=True), action("b.do"))
-    with pytest.raises(Refused, match=r"1 of 2 actions take access away .*Do <it>.*--with-removals"):
+    with pytest.raises(Refused, match=r"(?s)1 of 2 actions take access away .*Do <it>.*--with-removals"):
         approved(one)
     assert approved(one, with_removals=True).removals == 1
 

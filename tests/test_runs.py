@@ -19,6 +19,7 @@ import yaml
 from support import REPOSITORY, RUNBOOK, Opskit, data, notebook
 
 from opskit import journal, record
+from opskit.lock import alone
 from opskit.sandbox import Sandbox
 
 PARAMETERS = """from typing import Optional
@@ -115,9 +116,15 @@ def test_look_plan_approve_apply_take_back(opskit: Opskit, firm: Sandbox, output
     assert firm.changes(before)["stray"] == []
     assert firm.disagreements() == []
 
-    result = opskit("undo", applied["run"], "--json")
+    assert opskit("apply", planned.name).exit_code == 4  # carried out already
+    assert opskit("undo", "last").exit_code == 2  # it asks a person, and there is none
+    assert opskit("undo", "last", "--type", f"{firm.name} 1").exit_code == 4
+    standing = f"{firm.name} {found['actions'] - 1}"  # the second look changed nothing
+    result = opskit("undo", "last", "--type", standing, "--json")
     assert (result.exit_code, data(result)["outcome"]) == (0, "taken back")
     assert besides_clocks(firm.changes(before)) == []
+    assert opskit("undo", applied["run"], "--type", standing).exit_code == 4  # taken back already
+    assert opskit("resume", applied["run"]).exit_code == 4  # what was taken back is not there to be finished
 
     assert opskit("verify").exit_code == 0
     assert [run["outcome"] for run in data(opskit("history", "--json"))] == [
@@ -125,6 +132,29 @@ def test_look_plan_approve_apply_take_back(opskit: Opskit, firm: Sandbox, output
     ]  # fmt: skip
     assert leaks(firm, outputs) == []
     assert Path(applied["folder"], "notebook.ipynb").stat().st_size < 2_000_000
+
+
+def test_the_same_change_is_made_again_in_another_run(opskit: Opskit, firm: Sandbox, repository: Path) -> None:
+    """Stripe answers a known idempotency key from memory, and does nothing: each run needs keys of its own."""
+    firm.break_with("endpoint-disabled")
+    keep(repository, *SMALL)
+    for _ in range(2):
+        _, planned, _ = look(opskit, firm)
+        assert opskit("approve", planned.name, "--type", f"{firm.name} 1").exit_code == 0
+        assert opskit("apply", planned.name).exit_code == 0
+        assert opskit("undo", "last", "--type", f"{firm.name} 1").exit_code == 0
+
+
+def test_one_change_at_a_time(opskit: Opskit, firm: Sandbox, repository: Path, outputs: Path) -> None:
+    firm.break_with("endpoint-disabled")
+    keep(repository, *SMALL)
+    _, planned, _ = look(opskit, firm)
+    assert opskit("approve", planned.name, "--type", f"{firm.name} 1").exit_code == 0
+    with alone(firm.name, outputs):
+        result = opskit("apply", planned.name)
+    assert result.exit_code == 4
+    assert f"{firm.name} is being changed by ana, since" in result.stderr
+    assert opskit("apply", planned.name).exit_code == 0
 
 
 # A small runbook, for everything that does not need the large one.
@@ -340,7 +370,9 @@ def test_secrets_that_a_notebook_prints_are_not_kept(
 def test_what_waits_for_a_person_is_finished_by_resume(opskit: Opskit, firm: Sandbox, repository: Path) -> None:
     firm.break_with("endpoint-down")
     check = 'run.check("reachable", run.app.takes_deliveries(), "Reachable?", cause="endpoint-unreachable")'
-    restore = "if run.causes != ['healthy']:\n    run.plan.add(run.app.restore('https://x'))"
+    restore = """if run.causes != ['healthy']:
+    endpoint = run.stripe.endpoint()
+    run.plan.add(run.app.restore(endpoint['url'], endpoint['id']))"""
     keep(repository, BEGIN, check, restore, "run.apply()")
     code, planned, found = look(opskit, firm)
     assert (code, found["outcome"]) == (6, "only people can")

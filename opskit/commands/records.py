@@ -8,7 +8,7 @@ import click
 from rich.table import Table
 
 from opskit import archive as records
-from opskit import journal, record
+from opskit import journal, plan, record
 from opskit.commands.answering import Reply, archive, verb
 from opskit.outcome import Exit
 
@@ -38,10 +38,17 @@ def show(run: str) -> Reply:
     answers = [e for e in events if e["event"] == "check"]
     results = [e for e in events if e["event"] == "action.ended"]
     found = {**records.about(folder), **records.summary(folder), "checks": answers, "results": results}
-    lines = [f"{key:<12} {found[key]}" for key in ("run", "incident", "runbook", "environment", "operator", "outcome")]
+    lines = [
+        f"{key:<12} {found[key]}"
+        for key in ("run", "incident", "runbook", "environment", "operator", "started", "outcome")
+    ]
     lines += [f"{'causes':<12} {', '.join(found['causes'])}", ""]
-    lines += [f"{e['answer']:<8} {e['question']}" for e in answers]
-    lines += [f"{e['result']:<8} {e['name']}" for e in results]
+    lines += [f"{e['answer']:<8} {e['question']}  {e['because']}" for e in answers if e["required"]]
+    titles = {a.id: a.title for a in plan.load(folder / "plan.json")} if (folder / "plan.json").exists() else {}
+    ended = {e["action"]: e["result"] for e in results} | {
+        e["action"]: "taken back" for e in events if e["event"] == "undo.ended" and e["result"] == "done"
+    }
+    lines += [""] + [f"{ended.get(key, 'planned'):<18} {title}" for key, title in titles.items()]
     lines += ["", f"Record: {folder}"]
     return Reply(found, "\n".join(lines))
 
@@ -52,7 +59,14 @@ def show(run: str) -> Reply:
 def verify(path: Path | None) -> Reply:
     """Prove that records are as they were sealed; name whatever is not."""
     folders = (records.Archive(path).runs() or [path]) if path else archive().runs()
-    trouble = {str(folder): found for folder in folders if (found := record.verify(folder))}
+    sealed = [folder for folder in folders if (folder / record.MANIFEST).exists()]
+    trouble = {str(folder): found for folder in sealed if (found := record.verify(folder))}
     lines = [f"{folder}: {line}" for folder, found in trouble.items() for line in found]
-    intact = f"{len(folders) - len(trouble)} of {len(folders)} records are as they were sealed. None is signed."
-    return Reply({"altered": trouble, "verified": len(folders)}, "\n".join([*lines, intact]), Exit(bool(trouble)))
+    lines += [f"{len(sealed) - len(trouble)} of {len(sealed)} records are as they were sealed. None is signed."]
+    if left := len(folders) - len(sealed):
+        lines += [
+            f"{left} runs were never sealed, so nothing can be said of them: by hand, by plain papermill, or lost."
+        ]
+    data = {"altered": trouble, "verified": len(sealed), "unsealed": left}
+    bad = bool(trouble) or (path is not None and not sealed)
+    return Reply(data, "\n".join(lines), Exit(bad))

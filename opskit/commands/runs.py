@@ -17,6 +17,7 @@ from opskit.commands import answering
 from opskit.commands.answering import Reply, archive, outputs, root, verb
 from opskit.environment import Environment
 from opskit.errors import BadInput, Refused
+from opskit.lock import alone
 from opskit.outcome import Exit, Outcome
 
 
@@ -57,14 +58,21 @@ def show_plan(run: str, export: Path | None) -> Reply:
     folder = archive().find(run)
     proposed = plan.load(folder / "plan.json")
     if export:
-        proposed.save(export)
+        _export(proposed, export)
     text = repr(proposed)
-    commands = dict.fromkeys(a.by_hand for a in proposed if a.by_hand)
+    commands = [f"{number:>4}  {a.by_hand}" for number, a in enumerate(proposed, 1) if a.by_hand]
     if commands:
-        text += "\n\nBy hand:\n" + "\n".join(f"  {command}" for command in commands)
+        text += "\n\nThe same by hand, on the night when this does not work:\n" + "\n".join(commands)
     if proposed.actions:
-        text += f"\n\nNext: opskit approve {folder.name}"
+        text += f"\n\nNext: {_approving(folder.name, len(proposed.removals))}"
     return Reply({"run": folder.name, "digest": proposed.digest, **proposed.data()}, text)
+
+
+def _export(proposed: plan.Plan, path: Path) -> None:
+    try:
+        proposed.save(path)
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror}.") from None
 
 
 @click.command()
@@ -84,7 +92,7 @@ def approve(run: str, with_removals: bool, typed: str | None) -> Reply:
             "Let a colleague run `opskit approve` with their own OPSKIT_OPERATOR.",
         )
     if typed is None:
-        typed = _ask(proposed, head["environment"])
+        typed = _ask(f"{head['environment']} {len(proposed)}", "approve", repr(proposed))
     approval = plan.approve(
         proposed, approver, typed, with_removals=with_removals, max_actions=target.limits.max_actions
     )
@@ -93,16 +101,21 @@ def approve(run: str, with_removals: bool, typed: str | None) -> Reply:
     return Reply({"run": folder.name, "plan": approval.plan, "expires": approval.expires}, text)
 
 
-def _ask(proposed: plan.Plan, target: str) -> str:
+def _ask(expected: str, purpose: str, shown: str) -> str:
+    """Show what it is about, and have a person type the environment and the number of actions."""
     if not sys.stdin.isatty():
-        raise BadInput("approving asks a person, and there is no terminal.", "Say it with --type 'ENVIRONMENT NUMBER'.")
-    answering.people.print(repr(proposed), markup=False)
-    return str(click.prompt(f"Type the environment and the number of actions ({target} …)", err=True))
+        raise BadInput(f"this asks a person, and there is no terminal to {purpose} on.", f"Say --type '{expected}'.")
+    answering.people.print(shown, markup=False)
+    return str(click.prompt(f"Type the environment and the number of actions to {purpose} ({expected})", err=True))
+
+
+def _approving(run: str, removals: int) -> str:
+    return f"opskit approve {run}" + (f" --with-removals  ({removals} take access away)" if removals else "")
 
 
 @click.command()
 @click.argument("run", metavar="RUN")
-@click.option("--rate", type=click.FloatRange(min=0.01), help="Calls a second to Stripe, instead of the environment's.")
+@click.option("--rate", type=click.FloatRange(min=0.01, max=100), help="Calls to Stripe a second.")
 @verb
 def apply(run: str, rate: float | None) -> Reply:
     """Carry out the approved plan of a run, and verify every action. A run of its own, of the same incident."""
@@ -112,6 +125,10 @@ def apply(run: str, rate: float | None) -> Reply:
 def carry_out(folder: Path, rate: float | None = None) -> tuple[Path, Outcome]:
     """Apply the approved plan of a sealed run. Raises Refused where anything it rests on has changed."""
     approved, head = plan.load(folder / "plan.json"), records.about(folder)
+    if other := archive().applied_by(folder):
+        raise Refused(
+            f"{other.name} has carried out this plan already.", f"Next: opskit resume {other.name}, or look again."
+        )
     target = environment.load(head["environment"], root())
     if trouble := record.verify(folder):
         raise Refused(f"the record of {folder.name} is not as it was sealed: {'; '.join(trouble)}.", "Run it again.")
@@ -123,7 +140,8 @@ def carry_out(folder: Path, rate: float | None = None) -> tuple[Path, Outcome]:
     if approval is None:
         raise Refused("this plan is not approved.")
     record.check_writable(outputs())
-    return _execute(about, target, _both_secrets(target), (approved, approval))
+    with alone(target.name, outputs()):
+        return _execute(about, target, _both_secrets(target), (approved, approval))
 
 
 @click.command()
@@ -131,23 +149,35 @@ def carry_out(folder: Path, rate: float | None = None) -> tuple[Path, Outcome]:
 @verb
 def resume(run: str) -> Reply:
     """Finish an apply that stopped: find out what really happened, then do the rest."""
-    folder = _intact(archive().find(run))
+    folder = _intact(archive().find(run, applied=True))
     target = environment.load(records.about(folder)["environment"], root())
-    return ended(*followup.resume(folder, target, _both_secrets(target), outputs(), _tell))
+    followup.applied_plan(folder, target)
+    with alone(target.name, outputs()):
+        return ended(*followup.resume(folder, target, _both_secrets(target), outputs(), _tell))
 
 
 @click.command()
 @click.argument("run", metavar="RUN")
+@click.option("--type", "typed", help="The environment and the number of changes, instead of typing them.")
 @verb
-def undo(run: str) -> Reply:
-    """Take back what an apply did, last first; what somebody changed since is left alone."""
-    folder = _intact(archive().find(run))
+def undo(run: str, typed: str | None) -> Reply:
+    """Take back what an apply did, last first; what somebody changed since is left alone. Asks before it does."""
+    folder = _intact(archive().find(run, applied=True))
     target = environment.load(records.about(folder)["environment"], root())
-    return ended(*followup.undo(folder, target, _both_secrets(target), outputs(), _tell))
+    changes = followup.standing(folder)
+    expected = f"{target.name} {len(changes)}"
+    if typed is None:
+        typed = _ask(expected, "take back", "\n".join(f"To take back: {a.title}" for a in changes))
+    if " ".join(typed.split()) != expected:
+        raise Refused(f"nothing was taken back: {typed!r} is not {expected!r}.", f"Type {expected!r}.")
+    with alone(target.name, outputs()):
+        return ended(*followup.undo(folder, target, _both_secrets(target), outputs(), _tell_back))
 
 
 def _intact(folder: Path) -> Path:
     """The record of a run, which may be unsealed where its process died. Raises Refused where it was altered."""
+    if other := archive().undone_by(folder):
+        raise Refused(f"{other.name} has taken back what {folder.name} did.", "Run the runbook again.")
     if (folder / record.MANIFEST).exists() and (trouble := record.verify(folder)):
         raise Refused(f"the record of {folder.name} is not as it was sealed: {'; '.join(trouble)}.")
     return folder
@@ -159,6 +189,11 @@ def _both_secrets(target: Environment) -> dict[str, dict[str, str]]:
 
 def _tell(action: Action, result: Result, why: str) -> None:
     answering.people.print(f"{result}: {action.title}{f' ({why})' if why else ''}", markup=False)
+
+
+def _tell_back(action: Action, result: Result, why: str) -> None:
+    word = "taken back" if result is Result.DONE else f"not taken back, {result}"
+    answering.people.print(f"{word}: {action.title}{f' ({why})' if why else ''}", markup=False)
 
 
 def _execute(about: dict[str, Any], target: Environment, secrets: Any, pair: Any = None) -> tuple[Path, Outcome]:
@@ -189,11 +224,14 @@ def ended(folder: Path, outcome: Outcome) -> Reply:
     what = ", ".join(found["causes"]) or found["runbook"]
     if records.approved(folder) is not None:  # what it found is beside the point: what became of the plan is not
         what = f"{found['done']} of {found['actions']} actions"
-    lines = [f"{outcome}: {what}"]
+    lines = [f"{outcome}: {what}" if what != outcome else str(outcome)]
     if outcome is Outcome.PLANNED:
-        lines += [
-            f"{found['actions']} actions planned. Next: opskit plan {found['run']}, opskit approve {found['run']}"
-        ]
+        lines += [f"{found['actions']} actions planned. Next: opskit plan {found['run']}"]
+        lines += [f"Then: {_approving(found['run'], found['removals'])}"]
+    if outcome in (Outcome.UNKNOWN, Outcome.PEOPLE):
+        lines += [f"Open: {question}" for question in records.open_questions(folder)]
+        lines += [f"For a person: {title}" for title in records.planned(folder)]
+        lines += ["Next: the Escalation section of the record says whom to call."]
     if outcome in (Outcome.PARTLY, Outcome.FATE_UNKNOWN):
         lines += [f"Waits for a person: {title}" for title in followup.waiting(folder)]
         lines += [f"Next: opskit show {found['run']}, then opskit resume {found['run']}"]

@@ -14,12 +14,14 @@ import yaml
 
 from opskit import plan, provenance
 from opskit import sandbox as company
+from opskit.checks import HEALTHY, UNKNOWN
 from opskit.commands import answering
 from opskit.commands.answering import Reply, archive, root, verb
 from opskit.commands.runs import carry_out, ended, look
 from opskit.drill import Score, rehearse
 from opskit.errors import BadInput, OpskitError
 from opskit.outcome import Exit, Outcome
+from opskit.parameters import validate
 from opskit.runbooks import load
 
 NAME = click.option(
@@ -76,8 +78,31 @@ def break_it(scenario: str, name: str, twin: bool) -> Reply:
     """Break it as a SCENARIO says: a shipped name, or the path of a file."""
     with _plainly():
         truth = living(name).break_with(scenario, twin)
+    _suits_runbook(truth)
     given = " ".join(f"-p {key} '{value}'" for key, value in truth["parameters"].items())
     return Reply(truth, f"Broken: {truth['title']}. Next: opskit run {truth['runbook']} {given} --environment {name}")
+
+
+def _suits_runbook(truth: dict[str, Any]) -> None:
+    """A scenario's parameters and causes must be its runbook's; the sandbox itself knows no runbooks."""
+    book = load(truth["runbook"], root())
+    validate(book.parameters, truth["parameters"], f"scenario {truth['name']!r}")
+    known = {*book.causes, HEALTHY, UNKNOWN}
+    if strange := [cause for cause in truth["causes"] if cause not in known]:
+        raise BadInput(
+            f"scenario {truth['name']!r}: {book.name} knows no cause {', '.join(strange)}.",
+            f"It knows {', '.join(sorted(known))}.",
+        )
+
+
+@sandbox.command(name="by-hand")
+@NAME
+@verb
+def by_hand(name: str) -> Reply:
+    """Do what the scenario says a person would do, such as mending the app."""
+    with _plainly():
+        done = living(name).by_hand()
+    return Reply(done, "\n".join(done) or "Nothing in this scenario is for a person to do.")
 
 
 @sandbox.command()

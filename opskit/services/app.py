@@ -47,21 +47,22 @@ class App:
             return False
         return False
 
-    def restore(self, url: str) -> Action:
-        """Have a person bring the webhook route back."""
-        return RestoreRoute().plan({"url": url}, {"takes_deliveries": False})
+    def restore(self, url: str, endpoint: str) -> Action:
+        """Have a person bring the webhook route back at `url`, and let the endpoint point there."""
+        return RestoreRoute().plan({"url": url, "endpoint": endpoint}, {"answers": False, "points_there": False})
 
 
 class RestoreRoute(Change):
     name = "app.restore_route"
-    title = "By hand: make {url} answer again"
+    title = "By hand: make {url} answer again, and let endpoint {endpoint} point there"
     manual = True
 
     def look(self, services: Any, of: Arguments) -> Any:
-        return {"takes_deliveries": services.app.takes_deliveries()}
+        points_there = services.stripe.endpoint(of["endpoint"])["url"] == of["url"]
+        return {"answers": services.app.takes_deliveries(), "points_there": points_there}
 
     def done(self, now: Any, before: Any) -> bool:
-        return bool(now["takes_deliveries"])
+        return bool(now["answers"] and now["points_there"])
 
-    def by_hand(self, of: Arguments) -> str:
+    def by_hand(self, of: Arguments, before: Any) -> str:
         return f"curl -si -X POST {of['url']} | head -1  # 400 means: the handler is back"

@@ -90,6 +90,13 @@ def lets_in(profile: Row, now: datetime) -> bool:
     )
 
 
+def takes_away(now: Row, due: Row) -> bool:
+    """Whether a profile that becomes what is due loses access that it has: another status, or a lower tier."""
+    moment = datetime.now(UTC)
+    loses = lets_in(now, moment) and not lets_in(due, moment)
+    return loses or _below(due["subscription_tier"], now["subscription_tier"])
+
+
 @dataclass(frozen=True)
 class Drift:
     """One disagreement between a profile and Stripe."""
@@ -104,6 +111,7 @@ class Drift:
     monthly: int  # in the currency's smallest unit: what the customer pays a month
     price: str | None
     why: str = ""
+    live: tuple[str, ...] = ()  # subscriptions
     state: Row | None = None  # the profile, what is due and where they differ: what a plan is made on
 
 
@@ -143,7 +151,8 @@ def _compare(profile: Row, subscriptions: list[Row], tiers: Mapping[str, str], n
     try:
         due = expected(customer, live, tiers)
     except Ambiguous as error:
-        return Drift(*seen, None, (), "ambiguous", monthly, live[0]["price"], str(error))
+        ids = tuple(s["subscription"] for s in live)
+        return Drift(*seen, None, (), "ambiguous", monthly, live[0]["price"], str(error), ids)
     columns = differences(profile, due)
     if not columns:
         return None
@@ -190,15 +199,17 @@ def _below(one: str, other: str) -> bool:
 # What resending an event does depends on the app's handler, not on Stripe.
 RESETS_COUNTER = ("checkout.session.completed", "invoice.payment_succeeded")
 CARRIES_STATE = ("customer.subscription.updated", "customer.subscription.deleted")
+HANDLED = (*RESETS_COUNTER, *CARRIES_STATE, "invoice.payment_failed")  # to others the handler answers 200 and no more
 NESTED_PERIODS = "2025-03-31"  # from this API version on, the handler finds no period in a subscription
 
 
-def resendable(events: Sequence[Row], max_age: int | None, now: datetime) -> Row | None:
+def resendable(events: Sequence[Row], due: Row, max_age: int | None, now: datetime) -> Row | None:
     """The one event of a customer whose resending would put the profile right, or None: then reconcile.
 
-    `events` are all of one customer's, as `Stripe.events` gives them. Only an event that carries the whole state,
-    that no later one supersedes, that the handler will not refuse for its age (less a minute for the way there),
-    and that is written in the shape the handler reads.
+    `events` are all of one customer's, as `Stripe.events` gives them; `due` is what the profile should say. Only an
+    event that carries the whole state, that no later one supersedes, that is about the live subscription (or, where
+    none is live, the end of one), that the handler will not refuse for its age (less a minute for the way there), and
+    that is written in the shape the handler reads.
     """
     stateful = [e for e in events if e["type"] in (*CARRIES_STATE, *RESETS_COUNTER)]
     if not stateful:
@@ -208,5 +219,8 @@ def resendable(events: Sequence[Row], max_age: int | None, now: datetime) -> Row
     if any(e["type"] not in CARRIES_STATE for e in ties) or len(ties) > 1:
         return None
     if max_age is not None and (now - latest["created"]).total_seconds() > max_age - 60:
+        return None
+    live, ends = due["stripe_subscription_id"], latest["type"] == "customer.subscription.deleted"
+    if ends != (live is None) or (live and latest["object"] != live):
         return None
     return None if latest["api_version"] >= NESTED_PERIODS else latest

@@ -104,7 +104,7 @@ class Profiles:
         """Write into a profile what Stripe says, nothing else. `state` as `beside_stripe` gives it, if known."""
         state = state or self.beside_stripe(profile, customer)
         due, now = state["due"], state["profile"]
-        removes = billing.ORDER.index(due["subscription_tier"]) < billing.ORDER.index(now["subscription_tier"])
+        removes = billing.takes_away(now, due)
         of = {"profile": profile, "customer": customer}
         return Reconcile().plan(of, state, removes, now=_standing(now), due=_standing(due))
 
@@ -132,8 +132,17 @@ class Reconcile(AgreesWithStripe, Change):
     def undo(self, services: Any, of: Arguments, before: Any, after: Any, key: str) -> None:
         _write(services.database, of["profile"], after["profile"], before["profile"])
 
-    def by_hand(self, of: Arguments) -> str:
-        return f"stripe subscriptions list --customer {of['customer']} --status all --live"
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        due = {c: v for c, v in before["due"].items() if before["profile"][c] != v}
+        assign = ", ".join(f"{column} = {_literal(value)}" for column, value in due.items())
+        tier = _literal(before["profile"]["subscription_tier"])
+        where = f"id = {_literal(of['profile'])} and subscription_tier = {tier}"
+        # For a person to read and to run, never for us.
+        return f'psql "$DATABASE_URL" -c "update user_profiles set {assign} where {where}"'  # noqa: S608
+
+
+def _literal(value: Any) -> str:
+    return "null" if value is None else "'" + str(value).replace("'", "''") + "'"
 
 
 def _standing(row: Mapping[str, Any]) -> str:
@@ -196,7 +205,7 @@ class SettleByHand(Change):
     def done(self, now: Any, before: Any) -> bool:
         return bool(now["settled"])
 
-    def by_hand(self, of: Arguments) -> str:
+    def by_hand(self, of: Arguments, before: Any) -> str:
         return f"stripe customers retrieve {of['customer']} --live"
 
 

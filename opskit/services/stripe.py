@@ -7,7 +7,7 @@ undocumented resend route, from the Stripe CLI, which calls it for `stripe event
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -29,6 +29,7 @@ READS = (
     Read("GET", "/v1/webhook_endpoints", "Webhook Endpoints: Read"),
     Read("GET", "/v1/webhook_endpoints/{id}", "Webhook Endpoints: Read"),
     Read("GET", "/v1/subscriptions", "Subscriptions: Read"),
+    Read("GET", "/v1/subscriptions/{id}", "Subscriptions: Read"),
     Read("GET", "/v1/customers/{id}", "Customers: Read"),
     Read("GET", "/v1/customers", "Customers: Read"),
     Read("GET", "/v1/prices", "Prices: Read"),
@@ -74,6 +75,8 @@ class Stripe:
         Columns: event, type, created, pending (endpoints still owed a delivery), customer, object (its id), user
         (from metadata), api_version. `undelivered`: only those pending or failed at some endpoint.
         """
+        if since < datetime.now(UTC) - timedelta(days=RETAINED):
+            raise CannotTell(f"stripe: events are kept for {RETAINED} days; look at a shorter time.")
         query: dict[str, Any] = {"created[gte]": int(since.timestamp()), "types[]": list(types)}
         if undelivered:
             query["delivery_success"] = "false"
@@ -116,13 +119,15 @@ class Stripe:
         of = {"event": event, "endpoint": endpoint, "profile": profile, "customer": customer}
         return ResendEvent().plan(of, before)
 
-    def end_second_subscription(self, customer: str) -> Action:
-        """Have a person cancel one of two live subscriptions and refund it."""
-        return EndSecondSubscription().plan({"customer": customer}, {"live": self.live(customer)})
+    def end_second_subscription(self, customer: str, subscriptions: Sequence[str]) -> Action:
+        """Have a person cancel all but one of somebody's live subscriptions and refund them."""
+        of = {"customer": customer, "subscriptions": sorted(subscriptions)}
+        return EndSecondSubscription().plan(of, {"live": self.live(sorted(subscriptions))})
 
-    def live(self, customer: str) -> list[str]:
-        """The ids of a customer's live subscriptions."""
-        return sorted(s["subscription"] for s in self.subscriptions(customer) if s["status"] in billing.LIVE)
+    def live(self, subscriptions: Sequence[str]) -> list[str]:
+        """Those of the subscriptions that are still live."""
+        found = {key: self.http.read(f"/v1/subscriptions/{key}").body["status"] for key in subscriptions}
+        return [key for key, status in found.items() if status in billing.LIVE]
 
 
 def _event(event: dict[str, Any]) -> tuple[Any, ...]:
@@ -188,7 +193,7 @@ class EnableEndpoint(Change):
         path = f"/v1/webhook_endpoints/{of['endpoint']}"
         services.stripe.http.change("POST", path, form={"disabled": disabled}, key=key)
 
-    def by_hand(self, of: Arguments) -> str:
+    def by_hand(self, of: Arguments, before: Any) -> str:
         return f"stripe webhook_endpoints update {of['endpoint']} -d disabled=false --live"
 
 
@@ -217,7 +222,7 @@ class ResendEvent(AgreesWithStripe, Change):
         path = f"/v1/events/{of['event']}/retry"
         services.stripe.http.change("POST", path, form={"webhook_endpoint": of["endpoint"]}, key=key)
 
-    def by_hand(self, of: Arguments) -> str:
+    def by_hand(self, of: Arguments, before: Any) -> str:
         return f"stripe events resend {of['event']} --webhook-endpoint={of['endpoint']} --live"
 
 
@@ -227,10 +232,10 @@ class EndSecondSubscription(Change):
     manual = True
 
     def look(self, services: Any, of: Arguments) -> Any:
-        return {"live": services.stripe.live(of["customer"])}
+        return {"live": services.stripe.live(of["subscriptions"])}
 
     def done(self, now: Any, before: Any) -> bool:
         return len(now["live"]) <= 1
 
-    def by_hand(self, of: Arguments) -> str:
+    def by_hand(self, of: Arguments, before: Any) -> str:
         return f"stripe subscriptions list --customer {of['customer']} --live"

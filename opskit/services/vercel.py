@@ -7,7 +7,7 @@ line); the app writes one JSON object per message, with its `context.operation`.
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -22,7 +22,9 @@ READS = (
     Read("GET", "/v10/projects/{id}/env", "Environment variables: read (names)"),
     Read("GET", "/v1/projects/{id}/deployments/{id}/runtime-logs", "Logs: read"),
 )
-MOST_DEPLOYMENTS = 20  # of one window; more than that is not an ordinary day
+PAGE = 20
+MOST_DEPLOYMENTS = 200  # of one window; more than that is not an ordinary month
+QUIET = timedelta(hours=3)  # how long an app may say nothing at all before we doubt that we see its whole log
 
 
 @documented
@@ -37,15 +39,24 @@ class Vercel:
     def project_id(self) -> str:
         return str(self.http.read(f"/v9/projects/{self.project}", self.team).body["id"])
 
-    def deployments(self) -> pd.DataFrame:
-        """Production deployments, newest first: deployment, created, state, live, message."""
-        query = {**self.team, "projectId": self.project, "target": "production", "limit": MOST_DEPLOYMENTS}
+    def deployments(self, since: datetime | None = None) -> pd.DataFrame:
+        """Production deployments, newest first: deployment, created, state, live, message.
+
+        The newest ones; with `since`, all back to the one that was live then.
+        """
+        query = {**self.team, "projectId": self.project, "target": "production", "limit": PAGE}
         live = self.live()
-        rows = [
-            (d["uid"], _time(d["created"]), d.get("readyState"), d["uid"] == live, _message(d))
-            for d in self.http.read("/v7/deployments", query).body["deployments"]
-        ]
-        return pd.DataFrame(rows, columns=["deployment", "created", "state", "live", "message"])
+        rows: list[tuple[Any, ...]] = []
+        while len(rows) < MOST_DEPLOYMENTS:
+            page = self.http.read("/v7/deployments", query).body
+            rows += [
+                (d["uid"], _time(d["created"]), d.get("readyState"), d["uid"] == live, _message(d))
+                for d in page["deployments"]
+            ]
+            query["until"] = page["pagination"]["next"]
+            if query["until"] is None or since is None or rows[-1][1] < since:
+                return pd.DataFrame(rows, columns=["deployment", "created", "state", "live", "message"])
+        raise CannotTell(f"vercel: more than {MOST_DEPLOYMENTS} deployments; look at a shorter time.")
 
     def live(self) -> str | None:
         """The deployment that production traffic reaches now."""
@@ -61,16 +72,22 @@ class Vercel:
     def log(self, since: datetime, path: str) -> pd.DataFrame:
         """What the app answered on one path since a moment, oldest first.
 
-        Columns: at, status, operation, event (Stripe's id, where logged), deployment, text.
+        Columns: at, status, operation, event (Stripe's id, where logged), deployment, text. Raises CannotTell where the
+        log, of all paths, does not reach back that far: logs are kept for a day or so, and an empty one proves nothing.
         """
         rows: list[tuple[Any, ...]] = []
-        for d in self.deployments().itertuples():
-            route = f"/v1/projects/{self.project}/deployments/{d.deployment}/runtime-logs"
+        oldest = datetime.max.replace(tzinfo=UTC)
+        live = self.live()
+        for name in dict.fromkeys([*self.deployments(since).deployment, *([live] if live else [])]):
+            route = f"/v1/projects/{self.project}/deployments/{name}/runtime-logs"
             for line in self.http.read(route, self.team).lines:
-                if line.get("requestPath") == path and (at := _time(line["timestampInMs"])) >= since:
-                    rows.append(
-                        (at, line.get("responseStatusCode"), *_said(line), d.deployment, line.get("message", ""))
-                    )
+                at = _time(line["timestampInMs"])
+                oldest = min(oldest, at)
+                if line.get("requestPath") == path and at >= since:
+                    rows.append((at, line.get("responseStatusCode"), *_said(line), name, line.get("message", "")))
+        if oldest > since + QUIET:
+            reach = "is empty" if oldest.year == MAXYEAR else f"reaches back only to {oldest:%Y-%m-%d %H:%M} UTC"
+            raise CannotTell(f"vercel: the log {reach}.")
         frame = pd.DataFrame(rows, columns=["at", "status", "operation", "event", "deployment", "text"])
         return frame.sort_values("at", kind="stable", ignore_index=True)
 
@@ -112,5 +129,5 @@ class ReplaceDeployment(Change):
     def done(self, now: Any, before: Any) -> bool:
         return bool(now["live"] != before["live"])
 
-    def by_hand(self, of: Arguments) -> str:
-        return "vercel redeploy URL --target production  # or: vercel rollback URL"
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return f"vercel redeploy {of['failing']}  # once it is mended; or go back: vercel rollback DEPLOYMENT"
