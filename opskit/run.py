@@ -231,6 +231,7 @@ def begin(runbook: str) -> Run:
     folder, about = _folder(runbook, checked)
     target = environment.load(about["environment"], Path(about["root"]))
     secrets = json.loads(handed) if handed else {"read": environment.resolve(target, "read")}
+    _forget_other_secrets(target, Path(about["root"]))
     redactor = redaction.Redactor(
         {f"{service} {access}": value for access, found in secrets.items() for service, value in found.items()}
     )
@@ -257,6 +258,13 @@ def _folder(runbook: str, given: BaseModel) -> tuple[Path, dict[str, Any]]:
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     return folder, about
+
+
+def _forget_other_secrets(target: environment.Environment, root: Path) -> None:
+    """A notebook run by hand inherits whatever its person has: only what reads here may stay in this process."""
+    reading = {credential.secret.env for credential in target.credentials("read").values()}
+    for name in environment.all_variables(root) - reading:
+        os.environ.pop(name, None)
 
 
 def _guard(shell: Any, redactor: redaction.Redactor) -> None:
