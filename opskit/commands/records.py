@@ -20,11 +20,11 @@ def history(incident: str | None) -> Reply:
     """Every run, newest first: what it found and how it ended."""
     found = [s for s in archive().summaries() if incident in (None, s["incident"])]
     table = Table(box=None, header_style="bold")
-    for column in ("run", "incident", "outcome", "causes", "done", "operator"):
+    for column in ("run", "outcome", "causes", "done", "incident"):
         table.add_column(column, no_wrap=column == "run", overflow="fold")
     for s in found:
         done = f"{s['done']}/{s['actions']}" if s["actions"] else ""
-        table.add_row(s["run"], s["incident"], s["outcome"], ", ".join(s["causes"]), done, s["operator"])
+        table.add_row(s["run"], s["outcome"], ", ".join(s["causes"]), done, s["incident"])
     return Reply(found, "" if found else "No runs yet.", table=table if found else None)
 
 

@@ -66,7 +66,11 @@ def status(name: str) -> Reply:
         return Reply({"running": False}, f"There is no sandbox {name!r}. Next: opskit sandbox start")
     with _plainly():
         facts = found.status()
-    return Reply({"running": True, **facts}, "\n".join(f"{key:<12} {value}" for key, value in facts.items()))
+    broken = f"broken by {facts['scenario']}" if facts["scenario"] else "nothing is broken"
+    lines = [f"Sandbox {name!r}, company {facts['seed']}: {broken}; the database is {facts['database']}."]
+    lines += [f"{service:<10} {address}" for service, address in facts["addresses"].items()]
+    lines += [f"{'database':<10} {facts['database_address']}", f"{'environment':<10} {facts['environment']}"]
+    return Reply({"running": True, **facts}, "\n".join(lines))
 
 
 @sandbox.command(name="break")
