@@ -19,7 +19,6 @@ from opskit.http import Http, Read, documented
 READS = (
     Read("GET", "/v7/deployments", "Deployments: read"),
     Read("GET", "/v9/projects/{id}", "Project: read"),
-    Read("GET", "/v10/projects/{id}/env", "Environment variables: read (names)"),
     Read("GET", "/v1/projects/{id}/deployments/{id}/runtime-logs", "Logs: read"),
 )
 PAGE = 20
@@ -63,11 +62,6 @@ class Vercel:
         project = self.http.read(f"/v9/projects/{self.project}", self.team).body
         target = (project.get("targets") or {}).get("production") or {}
         return target.get("id")
-
-    def variables(self) -> list[str]:
-        """The names of the environment variables set for production; their values are not read."""
-        found = self.http.read(f"/v10/projects/{self.project}/env", self.team).body["envs"]
-        return sorted(e["key"] for e in found if "production" in (e.get("target") or []))
 
     def log(self, since: datetime, path: str) -> pd.DataFrame:
         """What the app answered on one path since a moment, oldest first.
