@@ -46,7 +46,7 @@ def verb(command: Callable[..., Reply]) -> Callable[..., None]:
         except OpskitError as error:
             reply = _failed(error)
         if as_json:
-            envelope = {"opskit": FORMAT, "command": command.__name__.strip("_"), "exit": reply.exit}
+            envelope = {"opskit": FORMAT, "command": click.get_current_context().info_name, "exit": reply.exit}
             sys.stdout.write(
                 json.dumps(envelope | {"data": reply.data}, ensure_ascii=False, default=str, indent=1) + "\n"
             )
