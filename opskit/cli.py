@@ -34,6 +34,8 @@ for command in (
     records.history,
     records.show,
     records.verify,
+    records.seal,
+    records.purge,
     doctor.doctor,
     sandbox.sandbox,
     sandbox.drill,

@@ -84,6 +84,11 @@ class Redactor:
         return 0
 
 
+def redactor(secrets: Mapping[str, Mapping[str, str]]) -> Redactor:
+    """Of an environment's secrets: "read" and perhaps "change" -> service -> secret."""
+    return Redactor({f"{s} {access}": value for access, found in secrets.items() for s, value in found.items()})
+
+
 class Stream:
     """Redacts a text that arrives in pieces, so that a secret split across two writes is still seen."""
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
 from rich.table import Table
 
 from opskit import archive as records
-from opskit import journal, plan, record
-from opskit.commands.answering import Reply, archive, verb
+from opskit import commits, journal, plan, record
+from opskit.commands.answering import Reply, allowed, archive, outputs, verb
+from opskit.errors import Refused
+from opskit.lock import is_attended
 from opskit.outcome import Exit
 
 
@@ -57,16 +61,67 @@ def show(run: str) -> Reply:
 @click.argument("path", required=False, type=click.Path(path_type=Path, exists=True))
 @verb
 def verify(path: Path | None) -> Reply:
-    """Prove that records are as they were sealed; name whatever is not."""
-    folders = (records.Archive(path).runs() or [path]) if path else archive().runs()
-    sealed = [folder for folder in folders if (folder / record.MANIFEST).exists()]
-    trouble = {str(folder): found for folder in sealed if (found := record.verify(folder))}
-    lines = [f"{folder}: {line}" for folder, found in trouble.items() for line in found]
-    lines += [f"{len(sealed) - len(trouble)} of {len(sealed)} records are as they were sealed. None is signed."]
+    """Prove that records are as they were sealed; name whatever is not, and whatever cannot be proven."""
+    place = path.absolute() if path else outputs()
+    single = (place / "run.json").exists() or (place / record.MANIFEST).exists()
+    folders = [place] if single else records.Archive(place).runs()
+    sealed = {folder: record.verify(folder, allowed()) for folder in folders if (folder / record.MANIFEST).exists()}
+    wrong = [f"{folder}: {line}" for folder, found in sealed.items() for line in found.wrong]
+    doubts = [f"{n} records: {line}" for line, n in Counter(d for f in sealed.values() for d in f.unproven).items()]
+    purged = sum(len(found.purged) for found in sealed.values())
+    if single or not commits.head(place):
+        doubts.append("whether records were added or removed: this is not an archive with a history")
+    else:
+        wrong += _beside_history(place, sealed)
+        doubts += commits.unproven(place)
+    good = sum(not found.wrong for found in sealed.values())
+    lines = [*wrong, f"{good} of {len(sealed)} records are as they were sealed."]
+    lines += [f"{purged} private files were purged by policy."] if purged else []
     if left := len(folders) - len(sealed):
         lines += [
             f"{left} runs were never sealed, so nothing can be said of them: by hand, by plain papermill, or lost."
         ]
-    data = {"altered": trouble, "verified": len(sealed), "unsealed": left}
-    bad = bool(trouble) or (path is not None and not sealed)
-    return Reply(data, "\n".join(lines), Exit(bad))
+    lines += ["Not proven:", *(f"  {line}" for line in doubts)] if doubts else []
+    data = {"wrong": wrong, "verified": good, "unsealed": left, "purged": purged, "unproven": doubts}
+    return Reply(data, "\n".join(lines), Exit(bool(wrong) or (path is not None and not sealed)))
+
+
+def _beside_history(place: Path, sealed: Mapping[Path, record.Finding]) -> Iterator[str]:
+    """What differs between the records on disk and those in the archive's history."""
+    yield from commits.trouble(place)
+    known = set(commits.records(place))
+    for folder in sealed:
+        name = folder.relative_to(place).as_posix()
+        if name not in known:
+            yield f"{folder}: added: it is not in the archive's history; `opskit seal {folder.name}` puts it there"
+        for file in (record.MANIFEST, record.SIGNATURE):
+            if name in known and commits.committed(place, f"{name}/{file}") != _content(folder / file):
+                yield f"{folder}: altered: {file} is not the one in the archive's history"
+    for name in sorted(known - {folder.relative_to(place).as_posix() for folder in sealed}):
+        yield f"{place / name}: removed: it is in the archive's history"
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@verb
+def seal(run: str) -> Reply:
+    """Close a run that nobody closed: one whose process died, or that was not yet put into the archive's history."""
+    folder = archive().find(run)
+    if is_attended(folder):
+        raise Refused(f"{folder.name} is still under way.", "Wait until it ended, or shut its kernel down.")
+    outcome = records.finish(folder)
+    records.seal(folder)
+    return Reply({"run": folder.name, "outcome": outcome}, f"Sealed as: {outcome}\nRecord: {folder}")
+
+
+@click.command()
+@verb
+def purge() -> Reply:
+    """Remove what is private in sealed records (before-images, messages) once its retention is over."""
+    gone = {folder.name: found for folder in archive().runs() if (found := record.purge(folder))}
+    text = f"{sum(map(len, gone.values()))} private files of {len(gone)} records were removed."
+    return Reply(gone, text)
