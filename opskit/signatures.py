@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 APPROVAL, RECORD = "opskit-approval", "opskit-record"  # a signature for one purpose is worth nothing for another
+COMMIT = "git"  # as git names it
 BEGIN, END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
 MAGIC = b"SSHSIG\0\0\0\1"  # with the format's version: ssh-keygen takes an older one for the same
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
@@ -88,7 +89,13 @@ def judge(text: str, signature: str, purpose: str, allowed: Path, at: datetime) 
 
 def _ssh(arguments: list[str], text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["ssh-keygen", "-Y", *arguments], input=text, capture_output=True, text=True, check=False, timeout=PATIENCE
+        ["ssh-keygen", "-Y", *arguments],
+        input=text,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        timeout=PATIENCE,
     )
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from click.testing import Result
 
-from opskit import environment, journal, lock, provenance, record, services
+from opskit import archive, environment, journal, lock, provenance, record, services
+from opskit.journal import Journal
 from opskit.sandbox import Sandbox
 
 REPOSITORY = Path(__file__).parents[1]
@@ -103,3 +104,18 @@ def everything(name: str) -> tuple[environment.Environment, services.Services]:
 def held(firm: Sandbox, outputs: Path) -> AbstractContextManager[Mapping[str, Any]]:
     """Somebody is changing the sandbox."""
     return lock.alone(firm.name, everything(firm.name)[1].database, outputs, "test")
+
+
+def sealed(outputs: Path, incident: str = "INC-1", run: str = "", by: str = "ana", **files: str) -> Path:
+    """A sealed record in an archive, as small as one can be."""
+    run = run or f"20260101T000000{len(list(outputs.glob('*/*'))):03}-{by[:4]:0<4}"
+    head = {"incident": incident, "run": run, "runbook": "small", "environment": "sandbox", "operator": by,
+            "started": "2026-01-01T00:00:00+00:00", "host": "here", "retention_days": 90}  # fmt: skip
+    folder = record.prepare(outputs, head)
+    Journal(folder / record.JOURNAL).write("run.ended", outcome="healthy", exit=0)
+    for name, text in {"notebook.ipynb": "{}\n", **files}.items():
+        path = folder / name
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.write_text(text)
+    archive.seal(folder)
+    return folder
