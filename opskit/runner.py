@@ -92,9 +92,9 @@ def execute(
     return folder, outcome
 
 
-def close(folder: Path, journal: Journal) -> Outcome:
-    """Classify a run by its journal, say so there, and put the verdict on top of its notebook."""
-    outcome = classify(journal.read(), archive.approved(folder))
+def close(folder: Path, journal: Journal, outcome: Outcome | None = None) -> Outcome:
+    """Say how a run ended, by its journal unless that is known, and put the verdict on top of its notebook."""
+    outcome = outcome or classify(journal.read(), archive.approved(folder))
     journal.write("run.ended", outcome=outcome, exit=outcome.exit)
     _put_verdict_first(folder)
     return outcome
@@ -284,8 +284,12 @@ def _last_line(text: str) -> str:
 
 def save(nb: NotebookNode, session: Session) -> None:
     """Write the executed notebook, redacted once more: pieces that were sent apart stand together now."""
-    clean = nbformat.from_dict(session.redactor.tree(joined(nb)))
-    record.write(session.folder / record.NOTEBOOK, nbformat.writes(clean))
+    record.write(session.folder / record.NOTEBOOK, nbformat.writes(cleaned(nb, session.redactor)))
+
+
+def cleaned(nb: NotebookNode, redactor: Redactor) -> NotebookNode:
+    clean: NotebookNode = nbformat.from_dict(redactor.tree(joined(nb)))
+    return clean
 
 
 def joined(nb: NotebookNode) -> Any:
