@@ -113,7 +113,7 @@ def approve(what: str, with_removals: bool, typed: str | None, break_glass: str)
     signed = "and signed" if word.signature else "but not signed: there is no SSH key to sign with"
     text = f"Approved {signed}, until {word.expires}. Next: "
     if folder is None:
-        text += f"on the other machine, opskit apply RUN --approval '{word.token}'"
+        text += f"on the other machine, opskit apply {made_for['run']} --approval '{word.token}'"
     elif _countersigns(word, folder):
         word.save(records.countersignature(folder.parent, word.plan))
         records.keep(archive().following(folder, "applies")[0], "countersigned")
