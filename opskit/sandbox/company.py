@@ -106,7 +106,7 @@ def _restore_rights(world: World) -> None:
     """Roles belong to the whole cluster, so bringing back a database does not bring back theirs."""
     with world.database.connect() as connection:
         for role in ("opskit_read", "opskit_change"):
-            connection.execute(sql.SQL("alter role {} bypassrls").format(sql.Identifier(role)))
+            connection.execute(sql.SQL("alter role {} nosuperuser bypassrls").format(sql.Identifier(role)))
 
 
 def _forget(company: Company) -> None:
