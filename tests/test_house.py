@@ -29,6 +29,9 @@ FLOORS = (  # of the kernel's side, from the ground up
     {"opskit.run"},
 )
 KEEPERS = {f"opskit.{name}" for name in ("runner", "record", "archive", "followup", "drill")}  # the other side
+KEEPERS |= {
+    f"opskit.{name}" for name in ("incident", "timeline", "postmortem", "report", "page", "pages")
+}  # what it tells
 LONGEST_MODULE = 500
 LARGEST_CORE = 2500
 
