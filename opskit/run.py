@@ -17,7 +17,7 @@ import pandas as pd
 from IPython import get_ipython
 from pydantic import BaseModel
 
-from opskit import actions, checks, environment, parameters, plan, provenance, redaction, unseen
+from opskit import actions, checks, environment, guard, parameters, plan, provenance, redaction, unseen
 from opskit import display as looks
 from opskit.checks import Answer, Check
 from opskit.errors import CannotTell, Refused
@@ -269,7 +269,7 @@ def _forget_other_secrets(target: environment.Environment, root: Path) -> None:
 
 def _guard(shell: Any, redactor: redaction.Redactor) -> None:
     """Nothing leaves this kernel unredacted, and nothing typed is remembered outside the record."""
-    redaction.guard(shell.kernel.session, redactor)
+    guard.guard(shell.kernel.session, redactor)
     shell.history_manager.enabled = False
 
 
