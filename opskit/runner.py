@@ -40,7 +40,8 @@ from opskit.environment import Environment, all_variables, variables
 from opskit.journal import Journal
 from opskit.outcome import Outcome, classify
 from opskit.plan import Approval, Plan
-from opskit.redaction import Redactor
+from opskit.redaction import Redactor, each
+from opskit.spelling import sound
 
 Progress = Callable[[str, int, int], None]  # cell id, its number, how many there are
 Secrets = Mapping[str, Mapping[str, str]]
@@ -203,7 +204,10 @@ def _last_line(text: str) -> str:
 
 def save(nb: NotebookNode, session: Session) -> None:
     """Write the executed notebook, redacted once more: pieces that were sent apart stand together now."""
-    clean = nbformat.from_dict(session.redactor.tree(joined(nb)))
+    copy = joined(nb)
+    for cell in copy["cells"]:
+        across_outputs(cell.get("outputs", []), session.redactor)
+    clean = nbformat.from_dict(each(copy, lambda text: session.redactor.text(sound(text))))
     record.write(session.folder / record.NOTEBOOK, nbformat.writes(clean))
 
 
@@ -221,6 +225,32 @@ def joined(nb: NotebookNode) -> Any:
         if "outputs" in cell:
             cell["outputs"] = outputs
     return copy
+
+
+def across_outputs(outputs: list[dict[str, Any]], redactor: Redactor) -> None:
+    """Take out secrets that begin in one output of a cell and end in a later one, whichever way one reads them.
+
+    A reader sees one form of each display, beside the streams; or only one of the streams.
+    """
+    forms = {form for output in outputs for form in output.get("data", {})} | {"text/plain"}
+    for form in sorted(forms):
+        _across([place for output in outputs if (place := _shown(output, form))], redactor)
+    for name in ("stdout", "stderr"):
+        _across([(output, "text") for output in outputs if output.get("name") == name], redactor)
+
+
+def _across(places: list[tuple[Any, str]], redactor: Redactor) -> None:
+    for (holder, key), text in zip(places, redactor.across([holder[key] for holder, key in places]), strict=True):
+        holder[key] = text
+
+
+def _shown(output: dict[str, Any], form: str) -> tuple[Any, str] | None:
+    """Where the text lies that a reader of `form` sees of an output."""
+    if output["output_type"] == "stream":
+        return output, "text"
+    data = output.get("data", {})
+    found = [key for key in (form, "text/plain", *data) if isinstance(data.get(key), str)]
+    return (data, found[0]) if found else None
 
 
 def _papermill(notebook: Path, given: dict[str, Any], session: Session) -> None:
