@@ -207,6 +207,7 @@ class Stream:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self.held = ""  # what could be the beginning of a secret, and waits for more
+        self.found = 0  # secrets so far
 
     def feed(self, piece: str) -> str:
         text = self.held + piece
@@ -214,9 +215,13 @@ class Stream:
         keep = next(iter(self._redactor.beginnings(text)), len(text))
         keep = next((start for start, stop, _ in spans if start < keep < stop), keep)
         self.held = text[keep:]
-        return blanked(text[:keep], [span for span in spans if span[1] <= keep])
+        return self._blanked(text[:keep], [span for span in spans if span[1] <= keep])
 
     def flush(self) -> str:
         """What was held back after all; it may hold a shorter secret whole."""
         text, self.held = self.held, ""
-        return self._redactor.text(text)
+        return self._blanked(text, self._redactor.spans(text))
+
+    def _blanked(self, text: str, spans: Sequence[Span]) -> str:
+        self.found += len(spans)
+        return blanked(text, spans)
