@@ -66,7 +66,7 @@ def sign(text: str, purpose: str) -> tuple[str, str]:
     return done.stdout, ""
 
 
-def judge(text: str, signature: str, purpose: str, allowed: Path, at: datetime) -> Judgement:
+def judge(text: str, signature: str, purpose: str, allowed: Path | None, at: datetime) -> Judgement:
     """What `signature` says of `text`: by whom, if `allowed` tells, and good at the moment `at`."""
     if not shutil.which("ssh-keygen"):
         return Judgement(False, why="there is no ssh-keygen on this machine to check it with")
@@ -79,7 +79,7 @@ def judge(text: str, signature: str, purpose: str, allowed: Path, at: datetime) 
         fingerprint = next((word for word in sound.stdout.split() if word.startswith("SHA256:")), "")
         when = f"-Overify-time={at:%Y%m%d%H%M%SZ}"
         people = _ssh(["find-principals", "-s", path, "-f", str(allowed), when], "").stdout.splitlines()
-        for who in people:
+        for who in people if allowed else []:
             if not _ssh(["verify", "-n", purpose, "-s", path, "-f", str(allowed), "-I", who, when], text).returncode:
                 return Judgement(True, who, fingerprint)
     return Judgement(True, "", fingerprint)
