@@ -268,7 +268,7 @@ def _folder(about: Mapping[str, Any]) -> Path:
     """The folder that the runner prepared; else one of our own."""
     if prepared := os.environ.get("OPSKIT_RUN"):
         return Path(prepared)
-    folder = provenance.outputs(Path(about["root"])) / about["incident"] / about["run"]
+    folder: Path = provenance.outputs(Path(about["root"])) / about["incident"] / about["run"]
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     return folder
