@@ -166,7 +166,7 @@ def require_signer(approval: Approval, allowed: Path, operator: str, *, producti
         judged = signatures.judge(approval.text, approval.signature, signatures.APPROVAL, allowed, approval.given)
         if not judged.good:
             raise Refused(f"the approval's signature is not good: {judged.why}.", "Approve it again.")
-    if judged.who != approval.approver and (judged.who or (production and allowed.is_file())):
+    if judged.who != approval.approver and (judged.who or (production and signatures.are_named(allowed))):
         whose = f"by {judged.who or judged.key}" if judged.good else "not at all"
         raise Refused(
             f"the approval in the name of {approval.approver} is signed {whose}.",

@@ -71,10 +71,14 @@ class Archive:
         """Where the approval of a run's plan is kept: beside the record, which is sealed."""
         return folder.parent / "approvals" / f"{folder.name}.json"
 
-    def summaries(self) -> Iterator[dict[str, Any]]:
-        """One line for each run, newest first."""
+    def summaries(self, text: str = "", **wanted: str | None) -> Iterator[dict[str, Any]]:
+        """What there is to say of each run, newest first: those that mention `text`, and are as `wanted` says."""
         for folder in self.runs():
-            yield summary(folder)
+            found = summary(folder)
+            if all(value is None or found[key] == value for key, value in wanted.items()):
+                found["mentions"] = mentions(folder, text) if text else []
+                if not text or found["mentions"]:
+                    yield found
 
 
 def about(folder: Path) -> dict[str, Any]:
@@ -154,6 +158,19 @@ def approved(folder: Path) -> int | None:
     return len(plan.load(folder / "plan.json")) if (folder / "approval.json").exists() else None
 
 
+def mentions(folder: Path, text: str) -> list[str]:
+    """The files of a record in which a text stands, whatever its case. What is private is not searched."""
+    files = (
+        path for path in sorted(folder.rglob("*")) if path.is_file() and folder / record.PRIVATE not in path.parents
+    )
+    wanted = text.casefold()
+    return [
+        path.relative_to(folder).as_posix()
+        for path in files
+        if path.suffix != ".sig" and wanted in path.read_text(encoding="utf-8", errors="replace").casefold()
+    ]
+
+
 def glass(folder: Path) -> str:
     """Why one person approved alone what this run carried out; empty once somebody countersigned, as a rule."""
     word = approval.load(folder / "approval.json")
@@ -172,6 +189,12 @@ def reasons(folder: Path) -> list[str]:
     """Why a run was refused or failed, in its journal's words."""
     events = journal.read(folder / record.JOURNAL)
     return list(dict.fromkeys(e["why"] for e in events if e["event"] in ("refused", "failed", "interrupted")))
+
+
+def edited(folder: Path) -> list[str]:
+    """The cells in which a hand-run notebook differs from the committed runbook."""
+    events = journal.read(folder / record.JOURNAL)
+    return next((e["cells"] for e in events if e["event"] == "edited"), [])
 
 
 def open_questions(folder: Path) -> list[str]:
@@ -198,5 +221,7 @@ def verdict(folder: Path) -> str:
         f"by {found['operator']}, {found['started']}.",
         *(f"> - open: {question}" for question in open_questions(folder)),
         *(f"> - why: {why}" for why in reasons(folder)),
+        *(f"> - **approved by one person alone**: {why}" for why in [glass(folder)] if why),
+        *(f"> - edited by hand: {', '.join(f'`{cell}`' for cell in cells)}" for cells in [edited(folder)] if cells),
     ]
     return "\n>\n".join(lines[:2]) + "".join(f"\n{line}" for line in ([">", *lines[2:]] if lines[2:] else []))

@@ -138,7 +138,7 @@ class Finding:
     unproven: tuple[str, ...] = ()
 
 
-def verify(folder: Path, allowed: Path) -> Finding:
+def verify(folder: Path, allowed: Path | None = None) -> Finding:
     """Whether a record is as it was sealed, and what can be said of who sealed it. Needs nothing but its folder.
 
     `allowed` may name a file of allowed signers; without it a signature proves no name.
@@ -162,7 +162,7 @@ def verify(folder: Path, allowed: Path) -> Finding:
     return Finding(tuple(wrong), purged, "", ("it is not signed",))
 
 
-def _judge(folder: Path, sealed: dict[str, Any], allowed: Path) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+def _judge(folder: Path, sealed: dict[str, Any], allowed: Path | None) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """(signer, what is wrong, what is unproven) of a record's signature."""
     signature = (folder / SIGNATURE).read_text(encoding="utf-8", errors="replace")
     text, at = (folder / MANIFEST).read_text(encoding="utf-8"), datetime.fromisoformat(sealed["sealed"])

@@ -18,7 +18,7 @@ import pandas as pd
 from IPython import get_ipython
 from pydantic import BaseModel
 
-from opskit import actions, approval, checks, environment, parameters, plan, provenance, redaction, unseen
+from opskit import actions, approval, checks, environment, guard, parameters, plan, provenance, redaction, unseen
 from opskit import display as looks
 from opskit.checks import Answer, Check
 from opskit.errors import CannotTell, Refused
@@ -234,11 +234,13 @@ def begin(runbook: str) -> Run:
         k: namespace[k] for k in parameters.undeclared(namespace)
     }
     checked = parameters.validate(model, given, runbook)
-    folder, about = _folder(runbook, checked)
+    about = _about(runbook, checked)
     target = environment.load(about["environment"], Path(about["root"]))
     secrets = json.loads(handed) if handed else {"read": environment.resolve(target, "read")}
     _forget_other_secrets(target, Path(about["root"]))
     redactor = redaction.redactor(secrets)
+    parameters.refuse_secrets(checked.model_dump(mode="json"), redactor)
+    folder = _folder(about)
     if shell:
         _guard(shell, redactor)
     journal = Journal(folder / "journal.jsonl", redactor)
@@ -252,18 +254,24 @@ def begin(runbook: str) -> Run:
     return run
 
 
-def _folder(runbook: str, given: BaseModel) -> tuple[Path, dict[str, Any]]:
-    """The folder that the runner prepared; else one of our own, for a notebook run by hand or by bare papermill."""
+def _about(runbook: str, given: BaseModel) -> dict[str, Any]:
+    """The head of the record: as the runner wrote it; else our own, for a notebook run by hand or by bare papermill."""
     if prepared := os.environ.get("OPSKIT_RUN"):
-        folder = Path(prepared)
-        return folder, json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads((Path(prepared) / "run.json").read_text(encoding="utf-8"))
+        return found
     root = provenance.find_root()
     about = provenance.describe(runbook, root, given.model_dump(mode="json"))
-    about["retention_days"] = environment.load(about["environment"], root).retention_days
-    folder = provenance.outputs(root) / about["incident"] / about["run"]
+    return about | {"retention_days": environment.load(about["environment"], root).retention_days}
+
+
+def _folder(about: Mapping[str, Any]) -> Path:
+    """The folder that the runner prepared; else one of our own."""
+    if prepared := os.environ.get("OPSKIT_RUN"):
+        return Path(prepared)
+    folder: Path = provenance.outputs(Path(about["root"])) / about["incident"] / about["run"]
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-    return folder, about
+    return folder
 
 
 def _forget_other_secrets(target: environment.Environment, root: Path) -> None:
@@ -275,7 +283,7 @@ def _forget_other_secrets(target: environment.Environment, root: Path) -> None:
 
 def _guard(shell: Any, redactor: redaction.Redactor) -> None:
     """Nothing leaves this kernel unredacted, and nothing typed is remembered outside the record."""
-    redaction.guard(shell.kernel.session, redactor)
+    guard.guard(shell.kernel.session, redactor)
     shell.history_manager.enabled = False
 
 

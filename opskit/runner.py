@@ -44,7 +44,9 @@ from opskit.lock import attended
 from opskit.outcome import Outcome, classify
 from opskit.permit import STOPPING
 from opskit.plan import Plan
-from opskit.redaction import Redactor, redactor
+from opskit.redaction import Redactor, each, redactor
+from opskit.scrub import redact_files
+from opskit.spelling import sound
 
 GRACE = 60.0  # seconds for an action in flight to finish: it may wait for its effect, or for a slow vendor
 Progress = Callable[[str, int, int], None]  # cell id, its number, how many there are
@@ -92,9 +94,11 @@ def execute(
     return folder, outcome
 
 
-def close(folder: Path, journal: Journal) -> Outcome:
-    """Classify a run by its journal, say so there, and put the verdict on top of its notebook."""
-    outcome = classify(journal.read(), archive.approved(folder))
+def close(folder: Path, journal: Journal, outcome: Outcome | None = None) -> Outcome:
+    """Say how a run ended, by its journal unless that is known, and put the verdict on top of its notebook."""
+    outcome = outcome or classify(journal.read(), archive.approved(folder))
+    if found := redact_files(folder, journal.redactor):
+        journal.write("redacted", files=found)
     journal.write("run.ended", outcome=outcome, exit=outcome.exit)
     _put_verdict_first(folder)
     return outcome
@@ -284,8 +288,16 @@ def _last_line(text: str) -> str:
 
 def save(nb: NotebookNode, session: Session) -> None:
     """Write the executed notebook, redacted once more: pieces that were sent apart stand together now."""
-    clean = nbformat.from_dict(session.redactor.tree(joined(nb)))
-    record.write(session.folder / record.NOTEBOOK, nbformat.writes(clean))
+    record.write(session.folder / record.NOTEBOOK, nbformat.writes(cleaned(nb, session.redactor)))
+
+
+def cleaned(nb: NotebookNode, redactor: Redactor) -> NotebookNode:
+    """A notebook without a secret, also in the seam between two outputs, and with text that can be written."""
+    copy = joined(nb)
+    for cell in copy["cells"]:
+        across_outputs(cell.get("outputs", []), redactor)
+    clean: NotebookNode = nbformat.from_dict(each(copy, lambda text: redactor.text(sound(text))))
+    return clean
 
 
 def joined(nb: NotebookNode) -> Any:
@@ -302,6 +314,32 @@ def joined(nb: NotebookNode) -> Any:
         if "outputs" in cell:
             cell["outputs"] = outputs
     return copy
+
+
+def across_outputs(outputs: list[dict[str, Any]], redactor: Redactor) -> None:
+    """Take out secrets that begin in one output of a cell and end in a later one, whichever way one reads them.
+
+    A reader sees one form of each display, beside the streams; or only one of the streams.
+    """
+    forms = {form for output in outputs for form in output.get("data", {})} | {"text/plain"}
+    for form in sorted(forms):
+        _across([place for output in outputs if (place := _shown(output, form))], redactor)
+    for name in ("stdout", "stderr"):
+        _across([(output, "text") for output in outputs if output.get("name") == name], redactor)
+
+
+def _across(places: list[tuple[Any, str]], redactor: Redactor) -> None:
+    for (holder, key), text in zip(places, redactor.across([holder[key] for holder, key in places]), strict=True):
+        holder[key] = text
+
+
+def _shown(output: dict[str, Any], form: str) -> tuple[Any, str] | None:
+    """Where the text lies that a reader of `form` sees of an output."""
+    if output["output_type"] == "stream":
+        return output, "text"
+    data = output.get("data", {})
+    found = [key for key in (form, "text/plain", *data) if isinstance(data.get(key), str)]
+    return (data, found[0]) if found else None
 
 
 def _papermill(notebook: Path, given: dict[str, Any], session: Session) -> None:

@@ -37,6 +37,12 @@ class Judgement:
     why: str = ""  # it is not good
 
 
+def are_named(allowed: Path) -> bool:
+    """Whether anybody is listed there."""
+    lines = allowed.read_text(encoding="utf-8").splitlines() if allowed.is_file() else []
+    return any(line.strip() and not line.startswith("#") for line in lines)
+
+
 def key() -> Path | None:
     """The operator's key: OPSKIT_SIGNING_KEY, else git's `user.signingkey`, else the first of the usual ones."""
     if named := os.environ.get("OPSKIT_SIGNING_KEY"):
@@ -68,7 +74,7 @@ def sign(text: str, purpose: str) -> tuple[str, str]:
     return done.stdout, ""
 
 
-def judge(text: str, signature: str, purpose: str, allowed: Path, at: datetime) -> Judgement:
+def judge(text: str, signature: str, purpose: str, allowed: Path | None, at: datetime) -> Judgement:
     """What `signature` says of `text`: by whom, if `allowed` tells, and good at the moment `at`."""
     if not shutil.which("ssh-keygen"):
         return Judgement(False, why="there is no ssh-keygen on this machine to check it with")
@@ -81,7 +87,7 @@ def judge(text: str, signature: str, purpose: str, allowed: Path, at: datetime) 
         fingerprint = next((word for word in sound.stdout.split() if word.startswith("SHA256:")), "")
         when = f"-Overify-time={at.astimezone(UTC):%Y%m%d%H%M%SZ}"
         people = _ssh(["find-principals", "-s", path, "-f", str(allowed), when], "").stdout.splitlines()
-        for who in people if allowed.is_file() else []:
+        for who in people if allowed else []:
             if not _ssh(["verify", "-n", purpose, "-s", path, "-f", str(allowed), "-I", who, when], text).returncode:
                 return Judgement(True, who, fingerprint)
     return Judgement(True, "", fingerprint)

@@ -21,7 +21,7 @@ COMMANDS = {name for name in MODULES if name.startswith(("opskit.commands", "ops
 SERVICES = {name for name in MODULES if name.startswith("opskit.services")}
 CORE = set(MODULES) - SANDBOX - COMMANDS - SERVICES
 FLOORS = (  # of the kernel's side, from the ground up
-    {"opskit.errors", "opskit.redaction", "opskit.signatures"},
+    {"opskit.errors", "opskit.spelling", "opskit.redaction", "opskit.signatures"},
     {"opskit.journal", "opskit.parameters", "opskit.environment", "opskit.http", "opskit.database"},
     {"opskit.actions"},
     SERVICES,
@@ -29,8 +29,11 @@ FLOORS = (  # of the kernel's side, from the ground up
     {"opskit.run"},
 )
 KEEPERS = {  # the other side
-    f"opskit.{name}" for name in ("runner", "record", "archive", "commits", "followup", "drill")
+    f"opskit.{name}" for name in ("runner", "record", "archive", "commits", "adopt", "scrub", "followup", "drill")
 }
+KEEPERS |= {
+    f"opskit.{name}" for name in ("incident", "timeline", "postmortem", "report", "page", "pages")
+}  # what it tells
 LONGEST_MODULE = 500
 LARGEST_CORE = 3300  # signing, history, lock and report came with the promises
 

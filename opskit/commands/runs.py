@@ -19,6 +19,8 @@ from opskit.environment import Environment
 from opskit.errors import BadInput, Refused
 from opskit.lock import Lock, alone, is_attended
 from opskit.outcome import Exit, Outcome
+from opskit.parameters import refuse_secrets
+from opskit.redaction import redactor
 from opskit.services import Secrets, connect
 
 
@@ -46,6 +48,7 @@ def look(runbook: str, given: dict[str, Any]) -> tuple[Path, Outcome]:
     checked = parameters.validate(book.parameters, given, runbook).model_dump(mode="json")
     target = environment.load(checked.get("environment") or "sandbox", root())
     secrets = {"read": environment.resolve(target, "read")}
+    refuse_secrets(checked, redactor(secrets))
     record.check_writable(outputs())
     for lost in archive().lost(checked.get("incident") or ""):
         answering.people.print(
@@ -113,7 +116,7 @@ def approve(what: str, with_removals: bool, typed: str | None, break_glass: str)
     signed = "and signed" if word.signature else "but not signed: there is no SSH key to sign with"
     text = f"Approved {signed}, until {word.expires}. Next: "
     if folder is None:
-        text += f"on the other machine, opskit apply RUN --approval '{word.token}'"
+        text += f"on the other machine, opskit apply {made_for['run']} --approval '{word.token}'"
     elif _countersigns(word, folder):
         word.save(records.countersignature(folder.parent, word.plan))
         records.keep(archive().following(folder, "applies")[0], "countersigned")
