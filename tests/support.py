@@ -81,6 +81,9 @@ ENDPOINT = """endpoint = run.stripe.endpoint()
 run.check("enabled", endpoint["status"] == "enabled", "Enabled?", cause="endpoint-disabled")"""
 ENABLE = 'if run.found("endpoint-disabled"):\n    run.plan.add(run.stripe.enable_endpoint(endpoint["id"]))'
 SMALL = (BEGIN, ENDPOINT, ENABLE, "run.apply()")
+RECONCILE = """for one in [d for d in run.profiles.drift() if d.profile and d.state][:2]:
+    run.plan.add(run.profiles.reconcile(one.profile, one.customer, one.state))"""
+TWO = (BEGIN, ENDPOINT, ENABLE, RECONCILE, "run.apply()")  # in both services
 
 
 def keep(repository: Path, *cells: str, name: str = "small") -> None:
