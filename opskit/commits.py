@@ -27,8 +27,15 @@ from opskit.provenance import operator
 MAIN = "refs/heads/main"
 BEGINNING = {"NAME": "opskit", "EMAIL": "opskit@localhost", "DATE": "2026-01-01T00:00:00Z"}
 # Somebody's own settings must not change what is kept: no line endings converted, no filters, no hooks.
-SETTINGS = ("core.autocrlf=false", "core.hooksPath=/dev/null", "gc.auto=0", "safe.directory=*", "core.fsync=all")
-NOBODYS = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+# Nor may an archive that somebody sent: no program of its choice is started, no commit passed off as another.
+SETTINGS = (
+    "core.autocrlf=false", "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.fsync=all", "gc.auto=0",
+    "protocol.allow=never", "safe.directory=*",
+)  # fmt: skip
+NOBODYS = {
+    "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_GRAFT_FILE": os.devnull,
+}  # fmt: skip
 EXCLUDED = "private/\n.locks/\n.*.part\n"
 
 
@@ -119,7 +126,10 @@ def trouble(outputs: Path) -> list[str]:
     check = _run(outputs, "fsck", "--full", "--strict", "--no-dangling", "--no-progress")
     if check.returncode:
         found.append(f"the archive's history is damaged: {(check.stdout + check.stderr).strip().splitlines()[0]}")
-    rewritten = _run(outputs, "log", "-m", "-z", "--diff-filter=MDT", "--no-renames", "--name-only", "--format=", MAIN)
+    if _git(outputs, "rev-parse", "--is-shallow-repository") == "true":
+        found.append("the archive's history is cut short: fetch all of it")
+    every = ("--diff-merges=separate", "--diff-filter=MDT", "--no-renames", "--name-only", "--format=", "-z")
+    rewritten = _run(outputs, "log", *every, MAIN)
     for name in sorted({n.strip() for n in rewritten.stdout.split("\0") if n.strip()}):
         if "/approvals/" not in name:
             found.append(f"changed in a later commit: {name}")
@@ -147,7 +157,8 @@ def unproven(outputs: Path, allowed: Path) -> list[str]:
     found = _unsigned(outputs, allowed)
     pushed = [commit for _, commit in _pushed(outputs)]
     if not pushed:
-        found.append("the archive was never pushed anywhere: only this machine could notice that it was rolled back")
+        who = "only this machine" if _anchor(outputs).is_file() else "nobody"
+        found.append(f"the archive was never pushed anywhere: {who} could notice that it was rolled back")
     elif not any(not _run(outputs, "merge-base", "--is-ancestor", MAIN, commit).returncode for commit in pushed):
         found.append("the newest records are not pushed yet")
     return found

@@ -1,0 +1,467 @@
+"""A sealed archive shows every change: of a byte, a file, a record, the history; or says what it cannot show."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Opskit, allow, data, make_key, sealed
+
+from opskit import commits, record, signatures
+from opskit.archive import Archive
+
+ROWS = "id,tier\n" + "".join(f"{n:04},hobbyist\n" for n in range(40))
+EVENTS = ({"at": f"2026-01-01T00:00:{n:02}", "event": "check", "name": str(n)} for n in range(9))
+LINES = "".join(json.dumps(event) + "\n" for event in EVENTS)
+FILES = {"evidence/rows.csv": ROWS, "evidence/empty.csv": "", "journal.jsonl": LINES, "private/image.json": '{"a": 1}'}
+
+
+@pytest.fixture
+def place(once: Path, outputs: Path) -> Path:
+    """An archive: a real run, a signed record and an unsigned one of one incident, an approval, another incident."""
+    shutil.copytree(once, outputs)
+    first = sealed(outputs, **FILES)
+    (outputs / "INC-1" / "approvals").mkdir()
+    (outputs / "INC-1" / "approvals" / f"{first.name}.json").write_text('{"plan": "sha256:1"}\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPSKIT_SIGNING_KEY", str(outputs / "no key"))
+        sealed(outputs, **FILES)
+    sealed(outputs, "INC-2")
+    return outputs
+
+
+@pytest.fixture
+def allowed(repository: Path, ana: Path) -> Path:
+    path = repository / "parameters" / "allowed_signers"
+    path.unlink(missing_ok=True)
+    return allow(path, ("ana", ana))
+
+
+@pytest.fixture
+def signed(place: Path) -> Path:
+    return next(folder for folder in (place / "INC-1").iterdir() if (folder / record.SIGNATURE).exists())
+
+
+@pytest.fixture
+def unsigned_one(place: Path) -> Path:
+    found = (folder for folder in (place / "INC-1").iterdir() if (folder / record.MANIFEST).exists())
+    return next(folder for folder in found if not (folder / record.SIGNATURE).exists())
+
+
+@pytest.fixture
+def verified(opskit: Opskit, place: Path, allowed: Path) -> Callable[[], list[str]]:
+    """What the command finds wrong in the whole archive."""
+
+    def call() -> list[str]:
+        result = opskit("verify", place, "--json")
+        found: list[str] = data(result).get("wrong", [str(data(result))])
+        assert (result.exit_code == 0) == (not found)
+        return found
+
+    return call
+
+
+@contextmanager
+def holding(path: Path, content: bytes) -> Iterator[None]:
+    """A file with another content, for a while."""
+    before, mode = path.read_bytes(), path.stat().st_mode
+    path.chmod(0o600)
+    path.write_bytes(content)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+        path.chmod(mode)
+
+
+@contextmanager
+def away(place: Path, *paths: Path) -> Iterator[None]:
+    """Files or folders that are gone from the archive, for a while."""
+    drawer = place.parent / "drawer"
+    drawer.mkdir(exist_ok=True)
+    for number, path in enumerate(paths):
+        path.rename(drawer / str(number))
+    try:
+        yield
+    finally:
+        for number, path in enumerate(paths):
+            (drawer / str(number)).rename(path)
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def altered(content: bytes, place: int, dice: random.Random) -> bytes:
+    return content[:place] + bytes([content[place] ^ dice.randrange(1, 256)]) + content[place + 1 :]
+
+
+def tell(what: str, tried: int, found: int) -> None:
+    print(f"\n{what}: {tried} tried, {found} detected")
+    assert tried
+    assert found == tried
+
+
+# Bytes.
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.deep)])
+def test_each_byte_of_an_unsigned_record(unsigned_one: Path, times: int) -> None:
+    dice, tried, found = random.Random(1), 0, 0
+    assert record.verify(unsigned_one).wrong == ()
+    for path in files(unsigned_one):
+        content = path.read_bytes()
+        for byte in range(len(content)):
+            for _ in range(times):
+                with holding(path, altered(content, byte, dice)):
+                    tried, found = tried + 1, found + bool(record.verify(unsigned_one).wrong)
+    tell("Single bytes of an unsigned record", tried, found)
+
+
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.deep)])
+def test_each_byte_of_a_signed_record(signed: Path, allowed: Path, step: int) -> None:
+    """Of manifest and signature; of the other files, what the manifest says is compared before."""
+    dice, tried, found = random.Random(2), 0, 0
+    assert record.verify(signed, allowed) == record.Finding(signer="ana")
+    for path in (signed / record.MANIFEST, signed / record.SIGNATURE):
+        content = path.read_bytes()
+        for byte in range(0, len(content), step):
+            with holding(path, altered(content, byte, dice)):
+                tried, found = tried + 1, found + bool(record.verify(signed, allowed).wrong)
+    tell("Single bytes of manifest and signature", tried, found)
+
+
+@pytest.mark.parametrize("size", [300, pytest.param(6000, marks=pytest.mark.deep)])
+def test_bytes_of_a_real_run(place: Path, size: int) -> None:
+    (folder,) = (path.parent for path in place.glob("*-small/*/manifest.json"))
+    (folder / record.SIGNATURE).unlink()  # the digests alone must show it
+    dice, tried, found = random.Random(3), 0, 0
+    paths = [path for path in files(folder) if path.stat().st_size]
+    for path in dice.choices(paths, weights=[path.stat().st_size for path in paths], k=size):
+        content = path.read_bytes()
+        with holding(path, altered(content, dice.randrange(len(content)), dice)):
+            tried, found = tried + 1, found + bool(record.verify(folder).wrong)
+    tell("Single bytes of a real run's record", tried, found)
+
+
+@pytest.mark.parametrize("size", [25, pytest.param(600, marks=pytest.mark.deep)])
+def test_bytes_anywhere_in_the_archive(place: Path, verified: Callable[[], list[str]], size: int) -> None:
+    """By the command itself: records, approvals, and what holds the history."""
+    assert verified() == []
+    dice, tried, found, same = random.Random(4), 0, 0, 0
+    kept = [path for path in files(place) if path.stat().st_size and ".git" not in path.parts]
+    kept = [path for path in kept if ".locks" not in path.parts]
+    history = [*files(place / ".git" / "objects"), place / ".git" / "refs" / "heads" / "main", place / ".git" / "HEAD"]
+    for path in [*dice.choices(kept, k=size // 2), *dice.choices(history, k=size // 2)]:
+        content = path.read_bytes()
+        with holding(path, altered(content, dice.randrange(len(content)), dice)):
+            seen = bool(verified())
+            if not seen and path.parent.parent.name == "objects":  # bits that fill up the last byte mean nothing
+                git(place, "fsck", "--full", "--strict")
+                same += 1
+                continue
+            tried, found = tried + 1, found + seen
+    print(f"\n{same} changed no bit that means anything.")
+    assert same <= size // 10
+    tell("Single bytes anywhere in the archive", tried, found)
+
+
+@pytest.mark.parametrize("size", [6, pytest.param(200, marks=pytest.mark.deep)])
+def test_bytes_of_a_packed_history(place: Path, verified: Callable[[], list[str]], size: int) -> None:
+    subprocess.run(["git", "gc", "-q"], cwd=place, check=True)
+    assert verified() == []
+    dice, tried, found = random.Random(5), 0, 0
+    packs = [path for path in files(place / ".git" / "objects" / "pack") if path.suffix in (".pack", ".idx")]
+    assert len(packs) == 2
+    for path in dice.choices(packs, k=size):
+        content = path.read_bytes()
+        with holding(path, altered(content, dice.randrange(len(content)), dice)):
+            tried, found = tried + 1, found + bool(verified())
+    tell("Single bytes of a packed history", tried, found)
+
+
+# Files.
+
+
+def test_each_deletion(place: Path, signed: Path, unsigned_one: Path, verified: Callable[[], list[str]]) -> None:
+    tried, found = 0, 0
+    for folder in (signed, unsigned_one):
+        for path in files(folder):
+            with away(place, path):
+                gone = record.verify(folder)
+                seen = bool(gone.wrong) or (path.name == record.SIGNATURE and "it is not signed" in gone.unproven)
+                tried, found = tried + 1, found + seen
+    tell("Files of a record deleted", tried, found)
+
+
+def test_each_deletion_in_the_archive(
+    place: Path, signed: Path, unsigned_one: Path, verified: Callable[[], list[str]]
+) -> None:
+    tried, found = 0, 0
+    approvals = place / "INC-1" / "approvals"
+    several: list[list[Path]] = [
+        [signed / record.SIGNATURE], [signed / record.MANIFEST], [signed / record.MANIFEST, signed / record.SIGNATURE],
+        [signed / "run.json"], [signed], [unsigned_one], [place / "INC-1"], [place / "INC-2"], [approvals],
+        files(approvals), [place / ".git"], [place / ".git" / "objects"], [place / ".git" / "refs" / "heads" / "main"],
+    ]  # fmt: skip
+    for paths in several:
+        with away(place, *paths):
+            tried, found = tried + 1, found + bool(verified())
+    tell("Files, records and parts of the history deleted", tried, found)
+
+
+def test_each_pair_of_files_and_lines_swapped(unsigned_one: Path) -> None:
+    tried, found = 0, 0
+    for one, other in combinations(files(unsigned_one), 2):
+        first, second = one.read_bytes(), other.read_bytes()
+        with holding(one, second), holding(other, first):
+            tried, found = tried + 1, found + bool(record.verify(unsigned_one).wrong)
+    for path in files(unsigned_one):
+        lines = path.read_bytes().splitlines(keepends=True)
+        for one_line, other_line in pairwise(range(len(lines))):
+            swapped = lines.copy()
+            swapped[one_line], swapped[other_line] = lines[other_line], lines[one_line]
+            if swapped != lines:
+                with holding(path, b"".join(swapped)):
+                    tried, found = tried + 1, found + bool(record.verify(unsigned_one).wrong)
+    tell("Files and lines swapped", tried, found)
+
+
+def test_records_swapped_copied_and_added(
+    place: Path, signed: Path, unsigned_one: Path, verified: Callable[[], list[str]]
+) -> None:
+    spare = place / "INC-1" / "spare"
+    signed.rename(spare)
+    unsigned_one.rename(signed)
+    spare.rename(unsigned_one)
+    assert [line for line in verified() if "altered: manifest.json" in line]
+    unsigned_one.rename(spare)
+    signed.rename(unsigned_one)
+    spare.rename(signed)
+    assert verified() == []
+    shutil.copytree(signed, place / "INC-2" / "20270101T000000-copy")
+    (line,) = verified()
+    assert "20270101T000000-copy: added: it is not in the archive's history" in line
+    shutil.rmtree(place / "INC-2" / "20270101T000000-copy")
+    (place / "INC-2" / "approvals").mkdir()
+    (place / "INC-2" / "approvals" / "forged.json").write_text("{}")
+    (line,) = verified()
+    assert "approvals/forged.json: added: " in line
+
+
+@pytest.mark.parametrize("name", ["new.txt", "evidence/.hidden", "private/new", "sub/manifest.json", "run.json.link"])
+def test_a_file_added_to_a_record(signed: Path, name: str) -> None:
+    (signed / name).parent.mkdir(exist_ok=True)
+    if name.endswith(".link"):
+        (signed / name).symlink_to("run.json")
+    else:
+        (signed / name).write_text("")
+    assert record.verify(signed).wrong == (f"added: {name}",)
+
+
+def test_a_file_replaced_by_a_link_to_its_content(signed: Path, tmp_path: Path) -> None:
+    shutil.move(signed / "run.json", tmp_path / "run.json")
+    (signed / "run.json").symlink_to(tmp_path / "run.json")
+    assert record.verify(signed).wrong == ("altered: run.json",)
+
+
+# Forgers, who know how a record is made.
+
+
+def forge(folder: Path, by: str = "ana") -> None:
+    """Change what a record says, and write a manifest that fits."""
+    journal = folder / record.JOURNAL
+    journal.write_text(journal.read_text().replace('"healthy"', '"unknown"').replace('"check"', '"chuck"'))
+    (folder / record.MANIFEST).unlink()
+    (folder / record.SIGNATURE).unlink(missing_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPSKIT_SIGNING_KEY", "no key")
+        record.seal(folder, by)
+
+
+def test_a_forged_record_with_the_old_signature_is_wrong(signed: Path, allowed: Path) -> None:
+    signature = (signed / record.SIGNATURE).read_bytes()
+    forge(signed)
+    (signed / record.SIGNATURE).write_bytes(signature)
+    (line,) = record.verify(signed, allowed).wrong
+    assert line.startswith("the signature is not good: ")
+
+
+def test_a_forged_record_mailed_alone_is_not_proven(
+    signed: Path, allowed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the archive, only a signature tells: a record that has none proves nothing against a forger."""
+    mailed = tmp_path / "mailed"
+    shutil.copytree(signed, mailed)
+    assert record.verify(mailed, allowed) == record.Finding(signer="ana")
+    forge(mailed)
+    assert record.verify(mailed, allowed) == record.Finding(unproven=("it is not signed",))
+    for name, said in (("mallory", "it is signed by key SHA256:"), ("ana", "it is signed by key SHA256:")):
+        (mailed / record.SIGNATURE).unlink(missing_ok=True)
+        forge(mailed, name)
+        monkeypatch.setenv("OPSKIT_SIGNING_KEY", str(make_key(tmp_path / f"key of {name}")))
+        text = (mailed / record.MANIFEST).read_text()
+        (mailed / record.SIGNATURE).write_text(signatures.sign(text, signatures.RECORD)[0])
+        found = record.verify(mailed, allowed)
+        assert (found.wrong, found.signer) == ((), "")
+        assert found.unproven[0].startswith(said)
+    allow(allowed, ("mallory", tmp_path / "key of ana"))  # a colleague who signs in another's name
+    assert record.verify(mailed, allowed).unproven == ("it was sealed in the name of ana and signed by mallory",)
+
+
+@pytest.mark.parametrize("which", ["signed", "unsigned_one"])
+def test_a_forged_record_in_the_archive_is_wrong(
+    request: pytest.FixtureRequest, which: str, verified: Callable[[], list[str]]
+) -> None:
+    folder = request.getfixturevalue(which)
+    forge(folder)
+    assert f"{folder}: altered: manifest.json is not the one in the archive's history" in verified()
+
+
+# The history.
+
+
+def git(place: Path, *arguments: str) -> str:
+    """Git as the forger has it: with settings and a name of his own."""
+    who = {f"GIT_{role}_{part}": "mallory" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
+    done = subprocess.run(
+        ["git", *arguments], cwd=place, env={**os.environ, **who}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def roll_back(place: Path) -> None:
+    git(place, "reset", "-q", "--hard", "HEAD~1")
+
+
+def amend(place: Path) -> None:
+    forge(Archive(place).runs()[0])
+    git(place, "commit", "-q", "--amend", "--all", "-m", "as it was")
+
+
+def drop_one(place: Path) -> None:
+    git(place, "rebase", "-q", "--onto", "HEAD~2", "HEAD~1")
+
+
+def remove_openly(place: Path) -> None:
+    git(place, "rm", "-q", "-r", "INC-2")
+    git(place, "commit", "-q", "-m", "tidied up")
+    shutil.rmtree(place / "INC-2", ignore_errors=True)
+
+
+def remove_and_cut(place: Path) -> None:
+    remove_openly(place)
+    (place / ".git" / "shallow").write_text(git(place, "rev-parse", "HEAD") + "\n")
+
+
+def alter_openly(place: Path) -> None:
+    folder = Archive(place).runs()[0]
+    forge(folder)
+    git(place, "commit", "-q", "--all", "-m", "corrected")
+
+
+def alter_in_a_merge(place: Path) -> None:
+    side = git(place, "commit-tree", "HEAD^{tree}", "-p", "HEAD~1", "-m", "aside")
+    alter_openly(place)
+    merged = git(place, "commit-tree", "HEAD^{tree}", "-p", "HEAD~1", "-p", side, "-m", "merged")
+    git(place, "reset", "-q", "--hard", merged)
+
+
+def replace(place: Path) -> None:
+    newest = git(place, "rev-parse", "HEAD")
+    alter_openly(place)
+    forged = git(place, "rev-parse", "HEAD")
+    git(place, "reset", "-q", "--soft", newest)
+    git(place, "replace", newest, forged)
+
+
+def begin_anew(place: Path) -> None:
+    shutil.rmtree(place / ".git")
+    forge(Archive(place).runs()[0])
+    git(place, "init", "-q", "--initial-branch=main")
+    git(place, "add", "--all")
+    git(place, "commit", "-q", "-m", "An archive begins")
+
+
+def forget(place: Path) -> None:
+    shutil.rmtree(place / ".git")
+
+
+def move_the_branch(place: Path) -> None:
+    git(place, "update-ref", "refs/heads/main", "HEAD~1")
+
+
+def rename_the_branch(place: Path) -> None:
+    git(place, "branch", "-q", "-m", "main", "other")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [roll_back, amend, drop_one, remove_openly, remove_and_cut, alter_openly, alter_in_a_merge, replace, begin_anew,
+     forget, move_the_branch, rename_the_branch],
+    ids=lambda how: how.__name__,
+)  # fmt: skip
+def test_whatever_is_done_to_the_history(
+    place: Path, verified: Callable[[], list[str]], how: Callable[[Path], None]
+) -> None:
+    assert verified() == []
+    how(place)
+    found = verified()
+    print(f"\n{how.__name__}: {'; '.join(line.replace(str(place), '…') for line in found[:3])}")
+    assert found
+
+
+@pytest.mark.parametrize("how", [roll_back, begin_anew, drop_one], ids=lambda how: how.__name__)
+def test_what_nobody_could_notice_is_said(
+    place: Path, opskit: Opskit, allowed: Path, how: Callable[[Path], None]
+) -> None:
+    """A forger who finds the note outside the archive too: only a copy elsewhere would tell."""
+    how(place)
+    commits._anchor(place).unlink()
+    found: dict[str, Any] = data(opskit("verify", place, "--json"))
+    assert "the archive was never pushed anywhere: nobody could notice that it was rolled back" in found["unproven"]
+    if how is not roll_back:  # what he made himself he could not sign
+        assert "the newest commit of the archive is not signed" in found["unproven"]
+
+
+def test_what_was_pushed_proves_it(
+    place: Path, opskit: Opskit, verified: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    subprocess.run(["git", "init", "-q", "--bare", "--initial-branch=main", str(tmp_path / "origin")], check=True)
+    git(place, "remote", "add", "origin", str(tmp_path / "origin"))
+    git(place, "push", "-q", "origin", "main")
+    commits._anchor(place).unlink()
+    assert verified() == []
+    roll_back(place)
+    (line,) = [line for line in verified() if "rolled back" in line]
+    assert "known to origin/main" in line
+
+
+def test_an_archive_that_somebody_sent_starts_no_program_of_theirs(
+    place: Path, verified: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    trap = tmp_path / "trap"
+    trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/sprung\n")
+    trap.chmod(0o755)
+    for name in ("core.fsmonitor", "core.pager", "diff.external", "gpg.program", "gpg.ssh.program", "core.sshCommand",
+                 "core.editor", "filter.x.clean", "diff.x.textconv", "uploadpack.packObjectsHook"):  # fmt: skip
+        git(place, "config", name, str(trap))
+    git(place, "config", "log.showSignature", "true")
+    git(place, "config", "log.diffMerges", "off")
+    (place / ".git" / "info" / "attributes").write_text("* filter=x diff=x\n")
+    hooks = place / ".git" / "hooks"
+    hooks.mkdir(exist_ok=True)
+    for hook in ("post-index-change", "reference-transaction", "fsmonitor-watchman"):
+        shutil.copy(trap, hooks / hook)
+    assert verified() == []
+    assert not (tmp_path / "sprung").exists()

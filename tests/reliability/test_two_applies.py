@@ -1,0 +1,150 @@
+"""Two applies at the same moment: exactly one acts, each time; the other is told who holds the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support import REPOSITORY, SMALL, events, keep
+
+from opskit.archive import Archive
+from opskit.sandbox import Sandbox
+
+OPSKIT = str(Path(sys.executable).with_name("opskit"))
+HELD = re.compile(r"is being changed: opskit apply (ana|bo)@\S+, since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC")
+
+
+class Machine:
+    """A person with a repository and outputs of their own: no file is shared with the other."""
+
+    def __init__(self, who: str, key: Path, place: Path, firm: Sandbox) -> None:
+        self.firm, self.outputs = firm, place / who / "outputs"
+        for name in ("notebooks", "parameters"):
+            shutil.copytree(REPOSITORY / name, place / who / "repository" / name)
+        keep(place / who / "repository", *SMALL)
+        self.surroundings = {
+            **os.environ,
+            "OPSKIT_ROOT": str(place / who / "repository"),
+            "OPSKIT_OUTPUTS": str(self.outputs),
+            "OPSKIT_OPERATOR": who,
+            "OPSKIT_SIGNING_KEY": str(key),
+        }
+
+    def types(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [OPSKIT, *arguments], env=self.surroundings, capture_output=True, text=True, check=False, timeout=300
+        )
+
+    def plans(self) -> None:
+        """Look, and approve: a plan of this machine's own, of the same one action. It is kept, to begin again with."""
+        assert self.types("run", "small", "--environment", self.firm.name).returncode == 3
+        assert self.types("approve", "last", "--type", f"{self.firm.name} 1").returncode == 0
+        shutil.copytree(self.outputs, self.outputs.with_name("kept"))
+
+    def begins_again(self) -> None:
+        shutil.rmtree(self.outputs)
+        shutil.copytree(self.outputs.with_name("kept"), self.outputs)
+
+    def applies(self) -> subprocess.CompletedProcess[str]:
+        return self.types("apply", "last")
+
+    def acted(self) -> int:
+        """How often an action was begun by whatever ran here."""
+        return sum(len(events(folder, "action.begun")) for folder in Archive(self.outputs).runs())
+
+
+@pytest.fixture
+def two(firm: Sandbox, ana: Path, bo: Path, tmp_path: Path) -> tuple[Machine, Machine]:
+    return Machine("ana", ana, tmp_path, firm), Machine("bo", bo, tmp_path, firm)
+
+
+def enabled(firm: Sandbox) -> int:
+    """How often Stripe was told to enable the endpoint."""
+    return sum(t["method"] == "POST" and "/webhook_endpoints/" in t["path"] for t in firm.traffic())
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("rounds", [6, pytest.param(50, marks=pytest.mark.deep)])
+def test_of_two_applies_exactly_one_acts(firm: Sandbox, two: tuple[Machine, Machine], rounds: int) -> None:
+    won = dict.fromkeys(("ana", "bo"), 0)
+    firm.break_with("endpoint-disabled")
+    for machine in two:
+        machine.plans()
+    for number in range(rounds):
+        firm.break_with("endpoint-disabled")
+        for machine in two:
+            machine.begins_again()
+        with ThreadPoolExecutor() as both:
+            first, second = both.map(Machine.applies, two)
+        codes = (first.returncode, second.returncode)
+        assert sorted(codes) == [0, 4], (number, first, second)
+        loser, winner = (first, "bo") if codes[0] == 4 else (second, "ana")
+        held = HELD.search(loser.stderr)
+        assert held, loser.stderr
+        assert held[1] == winner
+        assert [machine.acted() for machine in two] == [int(winner == "ana"), int(winner == "bo")]
+        assert enabled(firm) == 1
+        won[winner] += 1
+    print(f"\nTwo applies, {rounds} rounds: exactly one acted each time ({won['ana']} times Ana's, {won['bo']} Bo's).")
+
+
+RACING = f"""
+import sys, time
+from pathlib import Path
+sys.path[:0] = [{str(REPOSITORY / "tests")!r}]
+from support import everything
+from opskit.errors import Refused
+from opskit.lock import alone
+name, outputs, rounds, begins = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+for number in range(rounds):
+    database = everything(name)[1].database
+    time.sleep(max(0, begins + number * 0.4 - time.time()))  # both at the same moment
+    try:
+        with alone(name, database, outputs, "apply"):
+            time.sleep(0.3)
+            print("acts", flush=True)
+    except Refused as refused:
+        print(refused.message, flush=True)
+    database.close()
+"""
+
+
+@pytest.mark.parametrize("rounds", [20, pytest.param(200, marks=pytest.mark.deep)])
+def test_of_two_that_lock_at_the_same_moment_exactly_one_does(
+    firm: Sandbox, two: tuple[Machine, Machine], rounds: int
+) -> None:
+    begins = time.time() + 3
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACING, firm.name, str(machine.outputs), str(rounds), str(begins)],
+            env=machine.surroundings, stdout=subprocess.PIPE, text=True,
+        )
+        for machine in two
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300)[0].splitlines() for process in running]
+    assert [len(lines) for lines in said] == [rounds, rounds]
+    for pair in zip(*said, strict=True):
+        assert sum(line == "acts" for line in pair) == 1, pair
+        assert sum(bool(HELD.search(line)) for line in pair) == 1, pair
+    print(f"\nThe lock alone, {rounds} rounds: exactly one held it each time.")
+
+
+def test_on_one_machine_the_second_apply_of_the_same_plan_is_refused_too(
+    firm: Sandbox, two: tuple[Machine, Machine]
+) -> None:
+    firm.break_with("endpoint-disabled")
+    machine = two[0]
+    machine.plans()
+    before = enabled(firm)
+    with ThreadPoolExecutor() as both:
+        done = list(both.map(Machine.applies, (machine, machine)))
+    assert sorted(d.returncode for d in done) == [0, 4], done
+    assert enabled(firm) - before == 1
+    assert machine.acted() == 1
