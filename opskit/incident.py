@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,14 @@ class Record:
 
     @property
     def ended(self) -> datetime:
+        """When it was last heard of."""
         return at(self.events[-1]) if self.events else self.began
+
+    @property
+    def zone(self) -> tzinfo:
+        """Its operator's."""
+        local = self.head.get("started_local")
+        return (datetime.fromisoformat(local).tzinfo if local else None) or UTC
 
     @cached_property
     def cells(self) -> list[dict[str, Any]]:
@@ -179,14 +186,9 @@ class Incident:
         inside = [(one.head.get("applies", ""), load(one.folder / "approval.json")) for one in self.records]
         for run, given in [*beside, *inside]:
             if given and "approver" in given and run in numbers:
-                signed_off = load(self.folder / "approvals" / f"{run}.countersigned.json")
-                found[run, given["at"]] = {
-                    "break_glass": "",
-                    **given,
-                    "of": numbers[run],
-                    "run": run,
-                    "countersigned": signed_off,
-                }
+                countersigned = load(self.folder / "approvals" / f"{run}.countersigned.json")
+                more = {"of": numbers[run], "countersigned": countersigned}
+                found[run, given["at"]] = {"break_glass": "", **given, **more}
         return sorted(found.values(), key=lambda given: str(given["at"]))
 
     @cached_property
@@ -229,15 +231,20 @@ class Incident:
         return list(found.values())
 
     @property
-    def open_questions(self) -> list[str]:
-        """What the last look asked and could not find out."""
-        return archive.open_questions(self.looks[-1].folder) if self.looks else []
+    def open_questions(self) -> dict[str, list[str]]:
+        """What the last look asked and could not find out, by the reason."""
+        last = {check["name"]: check for one in self.looks[-1:] for _, check in one.checks()}
+        found: dict[str, list[str]] = {}
+        for check in last.values():
+            if check["answer"] == "unknown" and check["required"]:
+                found.setdefault(check["because"], []).append(check["question"])
+        return found
 
     @property
     def verified(self) -> datetime | None:
-        """When the last apply ended with everything verified, if that still stands."""
-        good = [one.ended for one in self.records if one.found["outcome"] == Outcome.VERIFIED]
-        return good[-1] if good and not any(fate.word == TAKEN_BACK for fate in self.fates) else None
+        """When the last run that was to change something ended, if all of it was done and verified."""
+        last = [one for one in self.records if not one.looked][-1:]
+        return next((one.ended for one in last if one.found["outcome"] == Outcome.VERIFIED), None)
 
     @property
     def healthy(self) -> Record | None:

@@ -76,6 +76,11 @@ def text(source: Any) -> str:
     return source if isinstance(source, str) else "".join(source or [])
 
 
+def plain(value: Any) -> str:
+    """Text that Markdown shows as it is, in one line, also within a table."""
+    return re.sub(r"([\\|]|\](?=\())", r"\\\1", html.escape(" ".join(str(value).split()), quote=False))
+
+
 def _body(notebook: Mapping[str, Any]) -> str:
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # a slow grammar that nbformat can do without
     import nbformat  # noqa: PLC0415

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from opskit import archive, incident, page
+from opskit import incident, page
 from opskit.incident import Record
 
 
@@ -68,14 +68,13 @@ def _left_out(shown: str, text: str) -> str:
 
 
 def _written(one: Record) -> dict[str, Any]:
-    """For a run that had no notebook, such as one that took something back: its verdict and its changes."""
+    """For a run that had no notebook, such as one that took something back: what it did, as its journal has it."""
     titles = {action.id: action.title for action in one.plan}
-    ended = [event for event in one.events if event["event"] in ("action.ended", "undo.ended")]
     lines = [
-        f"- {'taken back, ' * (e['event'] == 'undo.ended')}{e['result']}: {titles.get(e['action'], e['name'])}"
-        for e in ended
+        f"- {'taking back, ' * (event['event'] == 'undo.ended')}{event['result']}: "
+        f"{page.plain(titles.get(event['action'], event['name']))}"
+        for event in one.events
+        if event["event"] in ("action.ended", "undo.ended")
     ]
-    source = "\n".join(
-        [f"# {one.head['runbook']}", "", archive.verdict(one.folder), "", "## Changes", "", *(lines or ["None."])]
-    )
-    return {"cells": [{"cell_type": "markdown", "id": "verdict", "metadata": {}, "source": source}]}
+    source = "\n".join([f"# {one.head['runbook']}, {one.kind}", "", "## Changes", "", *(lines or ["None."])])
+    return {"cells": [{"cell_type": "markdown", "id": "changes", "metadata": {}, "source": source}]}

@@ -250,7 +250,7 @@ def test_what_was_not_done_is_told_with_its_reason(opskit: Opskit, outputs: Path
     assert "| Do lost | **fate unknown**: it was begun, and its end was not recorded | #2 |" in left
     assert "| Do never | **approved, not begun** | #2 |" in left
     prose = told(opskit, outputs)
-    assert "**Record #2 was never sealed (its run is lost).**" in prose
+    assert "> **Record #2 was never sealed (its run: lost)" in prose
     assert "| Do waits | waits for a person | _blank_ |" in section(prose, "Action items")
 
 
@@ -271,16 +271,15 @@ def test_a_break_glass_approval_is_loud_until_it_is_countersigned(opskit: Opskit
     looked = night.run(check("a", "no", cause="c"), planned(1), ended("plan awaits approval"), plan=[ENABLE])
     night.approve(looked, break_glass="nobody else awake", approver="ana")
     prose = told(opskit, outputs)
-    assert (
-        "> **BREAK-GLASS.** ana approved the plan of #1 alone: nobody else awake. **It is not countersigned yet.**"
-        in prose
-    )
+    alarm = "Break-glass: ana approved the plan of #1 alone: nobody else awake. NOT COUNTERSIGNED YET."
+    assert f"> **{alarm}**" in prose
+    assert f'<p class="alarm" role="note">{alarm}</p>' in (looked.parent / "report" / "postmortem.html").read_text()
     assert "Countersign the approval of #1" in section(prose, "Action items")
     signed = {"by": "cleo", "at": (START + timedelta(hours=9)).isoformat()}
     (looked.parent / "approvals" / f"{looked.name}.countersigned.json").write_text(json.dumps(signed))
     prose = told(opskit, outputs)
     assert "Countersigned by cleo." in prose
-    assert "not countersigned" not in prose
+    assert "NOT COUNTERSIGNED" not in prose
     assert "Countersign the approval" not in prose
 
 
@@ -288,7 +287,7 @@ def test_an_altered_record_is_named(opskit: Opskit, outputs: Path) -> None:
     Night(outputs).whole()
     folder = next(outputs.glob("INC-7/*0001"))
     (folder / "plan.json").write_text("{}")
-    assert "**Record #1 is not as it was sealed: altered: plan.json.**" in told(opskit, outputs)
+    assert "> **Record #1 is not as it was sealed: altered: plan.json.**" in told(opskit, outputs)
     assert (
         "This record is not as it was sealed: altered: plan.json"
         in (outputs / f"INC-7/pages/{folder.name}.html").read_text()
@@ -401,7 +400,7 @@ def test_a_record_without_a_notebook_has_a_page_too(opskit: Opskit, outputs: Pat
     folder = night.run(undone, ended("taken back"), plan=[ENABLE], undoes="x", seal=False)
     (folder / record.NOTEBOOK).unlink()
     page = Path(data(opskit("export", folder.name, "--json"))["page"]).read_text()
-    assert "Taken back" in page
+    assert "taken back" in page
     assert "Enable endpoint we_1" in page
     assert "never sealed" in page
 
