@@ -53,7 +53,8 @@ def alarms(incident: Incident) -> Iterator[str]:
             yield f"Break-glass: {who} approved the plan of #{given['of']} alone: {why}. {after}"
     for one in incident.records:
         if not one.digest:
-            yield f"Record #{one.number} was never sealed (its run: {one.found['outcome']}): nothing proves what it says."
+            outcome = one.found["outcome"]
+            yield f"Record #{one.number} was never sealed (its run: {outcome}): nothing proves what it says."
         elif one.trouble:
             yield f"Record #{one.number} is not as it was sealed: {'; '.join(one.trouble)}."
 
