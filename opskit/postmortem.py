@@ -49,7 +49,7 @@ def alarms(incident: Incident) -> Iterator[str]:
         if given["break_glass"]:
             by = (given["countersigned"] or {}).get("by", "somebody")
             after = f"Countersigned by {by}." if given["countersigned"] else "NOT COUNTERSIGNED YET."
-            who, why = given["approver"], given["break_glass"]
+            who, why = given["approver"], given["break_glass"].rstrip(".")
             yield f"Break-glass: {who} approved the plan of #{given['of']} alone: {why}. {after}"
     for one in incident.records:
         if not one.digest:

@@ -130,7 +130,7 @@ def test_tables_keep_their_cells_and_scroll_by_themselves() -> None:
     )
     markup = page.render(notebook(code(text_html=frame)), "T")
     assert '<div class="scroll" tabindex="0"><table class="dataframe">' in markup
-    assert "<td>7</td>" in markup
+    assert '<td class="short">7</td>' in markup
     assert "scoped" not in markup
 
 
