@@ -36,6 +36,8 @@ for command in (
     reports.report,
     reports.export,
     records.verify,
+    records.seal,
+    records.purge,
     doctor.doctor,
     sandbox.sandbox,
     sandbox.drill,

@@ -78,7 +78,7 @@ class Record:
     @cached_property
     def trouble(self) -> list[str]:
         """What is no longer as it was sealed, or that it never was."""
-        return record.verify(self.folder)
+        return [*record.verify(self.folder).wrong]
 
     @property
     def digest(self) -> str:

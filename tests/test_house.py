@@ -21,7 +21,7 @@ COMMANDS = {name for name in MODULES if name.startswith(("opskit.commands", "ops
 SERVICES = {name for name in MODULES if name.startswith("opskit.services")}
 CORE = set(MODULES) - SANDBOX - COMMANDS - SERVICES
 FLOORS = (  # of the kernel's side, from the ground up
-    {"opskit.errors", "opskit.redaction"},
+    {"opskit.errors", "opskit.spelling", "opskit.redaction"},
     {"opskit.journal", "opskit.parameters", "opskit.environment", "opskit.http", "opskit.database"},
     {"opskit.actions"},
     SERVICES,

@@ -16,6 +16,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +133,44 @@ class Sandbox:
     def changes(self, before: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
         """What differs from an earlier `state`: `allowed` by the scenario's `touches`, and `stray`."""
         return dict(self._ask("POST", "/changes", {"before": before}))
+
+    # For rehearsing bad nights, and for seeing what was really asked of the company.
+
+    def misbehave(self, **fault: Any) -> None:
+        """One more fault from now on, before all others, as a line of a scenario's `faults` would say it."""
+        self._ask("POST", "/misbehave", {"fault": fault})
+
+    def lift(self) -> None:
+        """No fault is left, whoever brought it about."""
+        self._ask("POST", "/lift")
+
+    def restart_database(self) -> None:
+        """Stop the database at once, ending every session, and start it again at the same address."""
+        self._ask("POST", "/restart-database")
+
+    def cut_sessions(self, application: str) -> int:
+        """End the database sessions of whoever gives that name (may hold %); says how many there were."""
+        return int(self._ask("POST", "/cut-sessions", {"application": application}))
+
+    def traffic(self) -> list[dict[str, Any]]:
+        """The latest HTTP requests since the company was last broken or reset, in the order of their arrival.
+
+        Each with: at, service, method, path, agent, key (its idempotency key), struck (by a fault), and the status it
+        was answered with; None where it was not, or not yet.
+        """
+        return list(self._ask("GET", "/traffic"))
+
+    @contextmanager
+    def statements(self) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+        """Have the database log every statement, of everybody; calling what this gives answers those so far.
+
+        Each with: at, session, user, application, sql, values.
+        """
+        self._ask("POST", "/statements/begin")
+        try:
+            yield lambda: list(self._ask("GET", "/statements"))
+        finally:
+            self._ask("POST", "/statements/end")
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         token = (self.folder / "secrets" / "control").read_text()

@@ -18,9 +18,10 @@ from opskit.sandbox.environment import app_endpoint, write_environment
 from opskit.sandbox.population import populate
 from opskit.sandbox.postgres import Postgres
 from opskit.sandbox.present import Present
-from opskit.sandbox.scenario import Scenario, load
+from opskit.sandbox.scenario import Scenario, fault_line, load
 from opskit.sandbox.sentry import SentryStore
 from opskit.sandbox.staging import apply, parameters, play_by_hand, verdicts
+from opskit.sandbox.statements import StatementLog
 from opskit.sandbox.stripe import StripeStore
 from opskit.sandbox.vercel import VercelStore
 from opskit.sandbox.world import World
@@ -39,7 +40,11 @@ class Company:
     pristine: dict[str, Any] = field(default_factory=dict)
     scenario: Scenario | None = None
     twin: bool = False
+    log: StatementLog = field(init=False)
     lock: threading.Lock = field(default_factory=threading.Lock)  # one command at a time
+
+    def __post_init__(self) -> None:
+        self.log = StatementLog(self.world.database)
 
     @property
     def suffered(self) -> Scenario:
@@ -101,7 +106,7 @@ def _restore_rights(world: World) -> None:
     """Roles belong to the whole cluster, so bringing back a database does not bring back theirs."""
     with world.database.connect() as connection:
         for role in ("opskit_read", "opskit_change"):
-            connection.execute(sql.SQL("alter role {} bypassrls").format(sql.Identifier(role)))
+            connection.execute(sql.SQL("alter role {} nosuperuser bypassrls").format(sql.Identifier(role)))
 
 
 def _forget(company: Company) -> None:
@@ -110,6 +115,7 @@ def _forget(company: Company) -> None:
     company.scenario, company.twin = None, False
     world.agenda.clear()
     world.faults.lift()
+    world.traffic.forget()
     world.actors.clear()
     world.status_pages.clear()
     world.database.start()
@@ -145,6 +151,29 @@ def break_with(company: Company, name: str, twin: bool) -> dict[str, Any]:
 def by_hand(company: Company) -> list[str]:
     with company.present.held():
         return play_by_hand(company.world, company.suffered)
+
+
+def misbehave(company: Company, fault: dict[str, Any]) -> None:
+    """One more fault, from now on, before all others."""
+    line = fault_line(fault)
+    if line.down:
+        company.world.database.stop()
+    else:
+        company.world.faults.add(line.fault(company.world.clock.now()), first=True)
+
+
+def lift(company: Company) -> None:
+    """No fault is left."""
+    company.world.faults.lift()
+    company.world.database.start()
+
+
+def cut_sessions(company: Company, application: str) -> int:
+    """End the database sessions of whoever gives that name (may hold %), as a superuser would; says how many."""
+    query = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like %s"
+    with company.world.database.connect() as connection:
+        row = connection.execute(query, [application]).fetchone()
+    return int(row[0]) if row else 0
 
 
 def healed(company: Company) -> list[dict[str, Any]]:

@@ -36,6 +36,14 @@ COMMANDS: dict[tuple[str, str], Command] = {
     ("GET", "/state"): lambda firm, _: company.state(firm),
     ("POST", "/changes"): lambda firm, body: company.changes(firm, body["before"]),
     ("GET", "/healed"): lambda firm, _: company.healed(firm),
+    ("POST", "/misbehave"): lambda firm, body: company.misbehave(firm, body["fault"]),
+    ("POST", "/lift"): lambda firm, _: company.lift(firm),
+    ("POST", "/restart-database"): lambda firm, _: firm.world.database.restart(),
+    ("POST", "/cut-sessions"): lambda firm, body: company.cut_sessions(firm, body["application"]),
+    ("GET", "/traffic"): lambda firm, _: firm.world.traffic.seen(),
+    ("POST", "/statements/begin"): lambda firm, _: firm.log.begin(),
+    ("GET", "/statements"): lambda firm, _: firm.log.read(),
+    ("POST", "/statements/end"): lambda firm, _: firm.log.end(),
     ("GET", "/disagreements"): lambda firm, _: company.disagreements(firm),
 }
 

@@ -42,6 +42,7 @@ SETTINGS = {
     "autovacuum": "off",  # it would hold the template database while we copy it
     "timezone": "UTC",
     "log_timezone": "UTC",
+    "log_line_prefix": "%m|%p|%u|%a|",  # as `statements` reads it
 }
 
 
@@ -120,6 +121,10 @@ class Postgres:
                 self._process.send_signal(signal.SIGQUIT)
                 self._process.wait(10)
         self._process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
 
     @property
     def running(self) -> bool:

@@ -67,7 +67,10 @@ class FaultLine(Part):
     headers: dict[str, str] = {}
     delay: Annotated[float, Field(ge=0)] = 0.0
     reset: bool = False
+    truncate: bool = False
+    takes_effect: bool = False
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    times: Annotated[int | None, Field(ge=1)] = None
     begins: Annotated[Moment | None, Field(alias="from")] = None
     ends: Annotated[Moment | None, Field(alias="until")] = None
     name: str | None = None
@@ -91,8 +94,13 @@ class FaultLine(Part):
     def _does_something(self) -> Self:
         if (self.service == "database") != self.down:
             raise ValueError("'down: true' belongs to service 'database', and is all that can befall it")
-        if not (self.down or self.reset or self.status or self.delay):
-            raise ValueError("a fault needs one of: status, delay, reset")
+        answers = [self.status is not None, self.reset, self.truncate]
+        if not (self.down or self.delay or any(answers)):
+            raise ValueError("a fault needs one of: status, delay, reset, truncate")
+        if sum(answers) > 1:
+            raise ValueError("a fault answers in one way: status, reset or truncate")
+        if self.takes_effect and not (self.status or self.reset):
+            raise ValueError("'takes_effect' belongs to a status or a reset; any other fault passes the request on")
         return self
 
     def fault(self, now: datetime) -> Fault:
@@ -106,7 +114,10 @@ class FaultLine(Part):
             headers=self.headers if plain else {"content-type": "application/json", **self.headers},
             delay=self.delay,
             reset=self.reset,
+            truncate=self.truncate,
+            takes_effect=self.takes_effect,
             share=self.share,
+            times=self.times,
             begins=moments.moment(self.begins, now) if self.begins else None,
             ends=moments.moment(self.ends, now) if self.ends else None,
             name=self.name,
@@ -301,6 +312,14 @@ def load(name: str) -> Scenario:
         return Scenario.model_validate(content)
     except ValidationError as error:
         raise SandboxError(complaint(path, error)) from error
+
+
+def fault_line(content: dict[str, Any]) -> FaultLine:
+    """One fault, as a scenario's `faults` would say it."""
+    try:
+        return FaultLine.model_validate(content)
+    except ValidationError as error:
+        raise SandboxError(complaint(Path("fault"), error)) from error
 
 
 def complaint(path: Path, error: ValidationError) -> str:

@@ -11,6 +11,7 @@ import itertools
 import random
 import re
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from opskit.sandbox.sentry import SentryStore
     from opskit.sandbox.stripe import StripeStore
     from opskit.sandbox.vercel import VercelStore
+
+MOST_REQUESTS = 20_000  # that are remembered
 
 
 class Clock:
@@ -53,7 +56,10 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)  # … and these headers
     delay: float = 0.0  # seconds before answering (or before passing the request on, without a status)
     reset: bool = False  # cut the connection instead of answering
+    truncate: bool = False  # break off in the middle of the true answer
+    takes_effect: bool = False  # what was asked is done before the fault answers
     share: float = 1.0  # of matching requests, evenly spread: 0.5 hits every second one
+    times: int | None = None  # only so many are struck; then all is well
     begins: datetime | None = None
     ends: datetime | None = None
     name: str | None = None  # so that a person's repair (`by_hand`) can lift it
@@ -67,6 +73,11 @@ class Fault:
             and (self.ends is None or now < self.ends)
         )
 
+    def strikes(self, n: int) -> bool:
+        """Whether the n-th matching request is struck."""
+        struck = int(n * self.share)
+        return struck > int((n - 1) * self.share) and (self.times is None or struck <= self.times)
+
 
 class Faults:
     """The faults in force. `strike` answers which one, if any, hits this request."""
@@ -75,9 +86,10 @@ class Faults:
         self._faults: list[tuple[Fault, itertools.count[int]]] = []
         self._lock = threading.Lock()
 
-    def add(self, fault: Fault) -> None:
+    def add(self, fault: Fault, first: bool = False) -> None:
+        """Put it in force, after the others; or `first`, so that it decides."""
         with self._lock:
-            self._faults.append((fault, itertools.count(1)))
+            self._faults.insert(0 if first else len(self._faults), (fault, itertools.count(1)))
 
     def lift(self, name: str | None = None) -> None:
         """Lift the fault of that name; without a name, all of them."""
@@ -87,11 +99,28 @@ class Faults:
     def strike(self, service: str, method: str, path: str, now: datetime) -> Fault | None:
         with self._lock:
             for fault, hits in self._faults:
-                if fault.covers(service, method, path, now):
-                    n = next(hits)
-                    if int(n * fault.share) > int((n - 1) * fault.share):
-                        return fault
+                if fault.covers(service, method, path, now) and fault.strikes(next(hits)):
+                    return fault
         return None
+
+
+class Traffic:
+    """The latest requests that reached the company's services, in the order of their arrival."""
+
+    def __init__(self) -> None:
+        self._seen: deque[dict[str, Any]] = deque(maxlen=MOST_REQUESTS)
+
+    def note(self, **facts: Any) -> dict[str, Any]:
+        """Remember one; the answer may be filled in later."""
+        entry = {"at": datetime.now(UTC).isoformat(), **facts}
+        self._seen.append(entry)
+        return entry
+
+    def seen(self) -> list[dict[str, Any]]:
+        return [dict(entry) for entry in self._seen.copy()]
+
+    def forget(self) -> None:
+        self._seen.clear()
 
 
 class Agenda:
@@ -131,6 +160,7 @@ class World:
     status_pages: dict[str, Any] = field(default_factory=dict)  # vendor -> incident/indicator overrides
     clock: Clock = field(default_factory=Clock)
     faults: Faults = field(default_factory=Faults)
+    traffic: Traffic = field(default_factory=Traffic)
     agenda: Agenda = field(default_factory=Agenda)
     addresses: dict[str, str] = field(default_factory=dict)  # service -> base URL
     secrets: dict[str, str] = field(default_factory=dict)  # e.g. stripe_read, stripe_change, vercel, sentry, webhook

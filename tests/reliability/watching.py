@@ -1,0 +1,98 @@
+"""What was really asked of the company, judged from its own side: by its traffic and its database's log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pglast import ast, parse_sql
+from pglast.visitors import Visitor
+
+from opskit.http import Read
+from opskit.services import app, sentry, status, stripe, vercel
+
+WEBHOOK = "/api/webhooks/stripe"
+READS: dict[str, tuple[Read, ...]] = {
+    "stripe": stripe.READS,
+    "vercel": vercel.READS,
+    "sentry": sentry.READS,
+    "app": app.reads(WEBHOOK),  # the empty, unsigned POST among them is the one named exception
+    "status": tuple(Read(r.method, f"/{{vendor}}{r.path}", r.right) for r in status.READS),
+}
+OURS = ("opskit_read", "opskit_change")  # the users that opskit logs in as
+FRAME = ("set idle_in_transaction_session_timeout = '60s'",)  # what a session begins with
+# Volatile as PostgreSQL counts them, and harmless: of this transaction only, and what a server is called.
+HARMLESS = {"set_config", "pg_control_system"}
+
+Entry = dict[str, Any]
+
+
+def ours(traffic: list[Entry]) -> list[Entry]:
+    """Every request but Stripe's deliveries to the app."""
+    return [entry for entry in traffic if not entry["agent"].startswith("Stripe/")]
+
+
+def changing(traffic: list[Entry]) -> list[Entry]:
+    """The requests that no service has declared to be reads."""
+    return [
+        entry
+        for entry in ours(traffic)
+        if not any(read.covers(entry["method"], entry["path"]) for read in READS[entry["service"]])
+    ]
+
+
+def asked(statements: list[Entry]) -> list[Entry]:
+    """What opskit's own sessions asked of the database."""
+    return [entry for entry in statements if entry["user"] in OURS]
+
+
+def writing(statements: list[Entry]) -> list[Entry]:
+    """What opskit asked outside a read-only transaction, or that is no plain question."""
+    reading: set[int] = set()  # sessions inside a read-only transaction
+    found = []
+    for entry in asked(statements):
+        said = entry["sql"].strip().lower()
+        if said == "begin read only":
+            reading.add(entry["session"])
+        elif said == "rollback":
+            reading.discard(entry["session"])
+        elif said not in FRAME and (entry["session"] not in reading or not _question(entry["sql"])):
+            found.append(entry)
+    return found
+
+
+def _question(sql: str) -> bool:
+    """Whether it is one select that locks nothing and keeps nothing, its parts included."""
+    statements = [raw.stmt for raw in parse_sql(sql)]
+    looked = _Look()
+    for statement in statements:
+        looked(statement)
+    return len(statements) == 1 and isinstance(statements[0], ast.SelectStmt) and not looked.trouble
+
+
+class _Look(Visitor):  # type: ignore[misc]  # pglast has no types
+    def __init__(self) -> None:
+        self.trouble: list[str] = []
+        self.functions: set[str] = set()
+
+    def visit_FuncCall(self, _: Any, node: Any) -> None:  # noqa: N802
+        self.functions.add(node.funcname[-1].sval)
+
+    def visit_LockingClause(self, *_: Any) -> None:  # noqa: N802
+        self.trouble.append("locks")
+
+    def visit_IntoClause(self, *_: Any) -> None:  # noqa: N802
+        self.trouble.append("keeps")
+
+    def visit_UpdateStmt(self, *_: Any) -> None:  # noqa: N802
+        self.trouble.append("updates")
+
+    visit_DeleteStmt = visit_InsertStmt = visit_MergeStmt = visit_UpdateStmt  # noqa: N815
+
+
+def functions(statements: list[Entry]) -> set[str]:
+    """The functions that opskit called in the database, apart from those known to be harmless."""
+    looked = _Look()
+    for entry in asked(statements):
+        for raw in parse_sql(entry["sql"]):
+            looked(raw.stmt)
+    return looked.functions - HARMLESS
