@@ -33,7 +33,8 @@ class Record:
     folder: Path
     head: dict[str, Any]
     found: dict[str, Any]  # its summary
-    events: list[Event]  # its own: none carried over from the run that it follows
+    events: list[Event]  # its own: none carried over from the run that it follows, none by whoever closed it later
+    allowed: Path | None  # whose keys are whose, where somebody says so
 
     @property
     def name(self) -> str:
@@ -76,23 +77,31 @@ class Record:
             return []
 
     @cached_property
-    def trouble(self) -> list[str]:
+    def proof(self) -> record.Finding:
+        return record.verify(self.folder, self.allowed)
+
+    @property
+    def trouble(self) -> str:
         """What is no longer as it was sealed, or that it never was."""
-        return [*record.verify(self.folder).wrong]
+        return "; ".join(self.proof.wrong)
 
     @property
     def digest(self) -> str:
-        """Of the list of all its files' digests; empty where it was never sealed."""
+        """Of its manifest, which holds all its files' digests; empty where it was never sealed."""
         manifest = self.folder / record.MANIFEST
         return f"sha256:{hashlib.sha256(manifest.read_bytes()).hexdigest()}" if manifest.exists() else ""
 
     @property
     def seal(self) -> str:
         """In words."""
-        if not self.digest:
-            return "never sealed"
-        signed = (self.folder / f"{record.MANIFEST}.sig").exists()
-        return f"NOT AS SEALED: {'; '.join(self.trouble)}" if self.trouble else "signed" if signed else "unsigned"
+        if self.trouble:
+            return f"NOT AS SEALED: {self.trouble}" if self.digest else "never sealed"
+        return ", ".join([f"signed by {self.proof.signer}"] * bool(self.proof.signer) + [*self.proof.unproven])
+
+    @property
+    def edited(self) -> str:
+        """The cells in which it differs from the committed runbook, where somebody ran it by hand."""
+        return ", ".join(archive.edited(self.folder))
 
     def told(self, kind: str) -> list[Event]:
         """Its own events of one kind."""
@@ -186,8 +195,9 @@ class Incident:
         inside = [(one.head.get("applies", ""), load(one.folder / "approval.json")) for one in self.records]
         for run, given in [*beside, *inside]:
             if given and "approver" in given and run in numbers:
-                countersigned = load(self.folder / "approvals" / f"{run}.countersigned.json")
-                more = {"of": numbers[run], "countersigned": countersigned}
+                second = load(archive.countersignature(self.folder, given["plan"])) or {}
+                valid = second.get("plan") == given["plan"] and second.get("approver") != given["approver"]
+                more = {"of": numbers[run], "countersigned": second if valid else None}
                 found[run, given["at"]] = {"break_glass": "", **given, **more}
         return sorted(found.values(), key=lambda given: str(given["at"]))
 
@@ -279,19 +289,21 @@ class Incident:
         return _unique(title for one in self.records for event in one.told("difference") for title in event["new"])
 
 
-def read(records: Archive, name: str) -> Incident:
+def read(records: Archive, name: str, allowed: Path | None = None) -> Incident:
     """The incident of that name. Raises BadInput that lists the known ones."""
     folders = [folder for folder in reversed(records.runs()) if folder.parent.name == name]
     if not folders:
         known = sorted({folder.parent.name for folder in records.runs()})
         some = ", ".join(known[:20]) + (" …" if len(known) > 20 else "")
         raise BadInput(f"there is no incident {name!r} in {records.outputs}.", f"There are: {some or 'none yet'}.")
-    return Incident(name, folders[0].parent, [_record(number, folder) for number, folder in enumerate(folders, 1)])
+    return Incident(name, folders[0].parent, [of(folder, allowed, number) for number, folder in enumerate(folders, 1)])
 
 
-def of(folder: Path) -> Record:
-    """One record, by itself."""
-    return _record(1, folder)
+def of(folder: Path, allowed: Path | None = None, number: int = 1) -> Record:
+    """The record in a folder."""
+    events = journal.read(folder / record.JOURNAL)
+    own = [event for event in events if not event.get("carried_over") and not event.get("closed_by")]
+    return Record(number, folder, archive.about(folder), archive.summary(folder), own, allowed)
 
 
 def at(event: Event) -> datetime:
@@ -305,11 +317,6 @@ def load(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _record(number: int, folder: Path) -> Record:
-    own = [event for event in journal.read(folder / record.JOURNAL) if not event.get("carried_over")]
-    return Record(number, folder, archive.about(folder), archive.summary(folder), own)
 
 
 def _next(fate: Fate, event: Event, number: int) -> Fate | None:

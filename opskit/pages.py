@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from opskit import incident, page
+from opskit import page, record
 from opskit.incident import Record
 
 
-def of(folder: Path) -> str:
+def of(one: Record) -> str:
     """A record as one HTML page, whatever became of its run."""
-    one = incident.of(folder)
-    notebook = _without_private(folder, {"cells": one.cells}) if one.cells else _written(one)
+    notebook = {"cells": [_without_private(cell) for cell in one.cells]} if one.cells else _written(one)
     return page.render(
         {**notebook, **_FORMAT}, f"{one.head['incident']}: {one.name}", list(_facts(one)), list(_warnings(one))
     )
@@ -34,37 +30,30 @@ def _facts(one: Record) -> Iterator[tuple[str, str]]:
     if one.digest:
         yield "Sealed as", f"{one.digest}, {one.seal}"
         yield "To prove it", f"opskit verify {head['incident']}/{one.name}, in the folder of the records"
-    if private := [path.name for path in sorted((one.folder / "private").glob("*"))]:
+    if private := [path.name for path in sorted((one.folder / record.PRIVATE).glob("*"))]:
         yield "Left out", f"private/: {', '.join(private)}"
 
 
 def _warnings(one: Record) -> Iterator[str]:
-    approval = incident.load(one.folder / "approval.json") or {}
-    signed_off = one.folder.parent / "approvals" / f"{one.head.get('applies')}.countersigned.json"
-    if approval.get("break_glass") and not signed_off.exists():
-        yield f"Break-glass, NOT COUNTERSIGNED: {approval['approver']} approved this alone. {approval['break_glass']}"
+    if why := one.found["break_glass"]:
+        yield f"Break-glass, NOT COUNTERSIGNED: one person alone approved what this run carried out. {why}"
     if not one.digest:
         yield "This record was never sealed: nothing proves that it is unchanged."
     elif one.trouble:
-        yield f"This record is not as it was sealed: {'; '.join(one.trouble)}"
+        yield f"This record is not as it was sealed: {one.trouble}"
+    if one.edited:
+        yield f"This notebook was run by hand, and differs from its runbook in {one.edited}."
     if one.head["parameters"].get("unmask"):
         yield "This run was told to show e-mail addresses in full: mind to whom you give this page."
 
 
-def _without_private(folder: Path, notebook: dict[str, Any]) -> dict[str, Any]:
+def _without_private(cell: dict[str, Any]) -> dict[str, Any]:
     """A notebook shows its drafts as it makes them; a page that leaves the house says only that there are some."""
-    private = {path.name: path.read_text(encoding="utf-8") for path in sorted((folder / "private").glob("*.txt"))}
-    for output in (output for cell in notebook["cells"] for output in cell.get("outputs", [])):
-        for name, text in private.items():
-            if f"private/{name}" in json.dumps(output, ensure_ascii=False):
-                output["data"] = {kind: _left_out(page.text(shown), text) for kind, shown in output["data"].items()}
-    return notebook
-
-
-def _left_out(shown: str, text: str) -> str:
-    for form in filter(str.strip, (html.escape(text), text)):
-        shown = shown.replace(form, "(left out)")
-    return shown
+    for output in cell.get("outputs", []):
+        first = page.text(output.get("data", {}).get("text/plain")).partition("\n")[0]
+        if "kept in private/" in first:
+            output["data"] = {"text/plain": f"{first} Its text is left out here."}
+    return cell
 
 
 def _written(one: Record) -> dict[str, Any]:

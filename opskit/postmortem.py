@@ -47,7 +47,7 @@ def alarms(incident: Incident) -> Iterator[str]:
     """What a reader must know before anything else."""
     for given in incident.approvals:
         if given["break_glass"]:
-            by = (given["countersigned"] or {}).get("by", "somebody")
+            by = (given["countersigned"] or {}).get("approver", "somebody")
             after = f"Countersigned by {by}." if given["countersigned"] else "NOT COUNTERSIGNED YET."
             who, why = given["approver"], given["break_glass"].rstrip(".")
             yield f"Break-glass: {who} approved the plan of #{given['of']} alone: {why}. {after}"
@@ -56,7 +56,9 @@ def alarms(incident: Incident) -> Iterator[str]:
             outcome = one.found["outcome"]
             yield f"Record #{one.number} was never sealed (its run: {outcome}): nothing proves what it says."
         elif one.trouble:
-            yield f"Record #{one.number} is not as it was sealed: {'; '.join(one.trouble)}."
+            yield f"Record #{one.number} is not as it was sealed: {one.trouble}."
+        if one.edited:
+            yield f"Record #{one.number} was run by hand, and differs from its runbook in {one.edited}."
 
 
 def _link(pattern: str, one: Record) -> str:

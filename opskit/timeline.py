@@ -61,7 +61,9 @@ def moments(incident: Incident) -> list[Moment]:
         found.append(Moment(when, zone, what, given["approver"], given["of"]))
         if signed := given["countersigned"]:
             later = datetime.fromisoformat(str(signed.get("at") or given["at"]))
-            found.append(Moment(later, zone, f"Countersigned #{given['of']}", str(signed.get("by", "")), given["of"]))
+            found.append(
+                Moment(later, zone, f"Countersigned #{given['of']}", str(signed.get("approver", "")), given["of"])
+            )
     return sorted(found, key=lambda moment: moment.at)
 
 
