@@ -149,7 +149,8 @@ class Run:
         private.mkdir(mode=0o700, exist_ok=True)
         (private / f"{name}.txt").write_text(self._redactor.text(text), encoding="utf-8")
         self.journal.write("draft", name=name)
-        looks.message(f"Draft “{name}” (not sent; kept in private/{name}.txt)", text)
+        lines = len(text.strip().splitlines())
+        looks.say(f"Draft “{name}”, {lines} lines, not sent: private/{name}.txt beside this record.")
 
     # Doing.
 

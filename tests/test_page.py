@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from opskit import page
 from opskit.errors import BadInput
+from opskit.reports import page
 
 RUNS = {"script", "iframe", "object", "embed", "base", "form", "link", "svg", "math", "template", "audio", "video"}
 LOADS = {"src", "srcset", "poster", "background", "action", "formaction", "data", "xlink:href"}

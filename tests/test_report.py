@@ -18,8 +18,8 @@ from test_runs import SMALL, keep, look
 from opskit import record
 from opskit.actions import Action
 from opskit.archive import Archive, countersignature
-from opskit.incident import read
 from opskit.plan import Plan
+from opskit.reports.incident import read
 from opskit.sandbox import Sandbox
 
 START = datetime(2026, 11, 23, 3, 20, tzinfo=UTC)

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from opskit import incident as incidents
 from opskit import record
 from opskit.commands.answering import Reply, allowed, archive, verb
 from opskit.errors import BadInput
+from opskit.reports import incident as incidents
 
 
 @click.command()
@@ -18,7 +18,7 @@ from opskit.errors import BadInput
 @verb
 def report(incident: str) -> Reply:
     """Write the postmortem of an incident from all its records: notebook, Markdown and a page to read offline."""
-    from opskit import report as reports  # noqa: PLC0415  # brings the chart's and the page's libraries
+    from opskit.reports import files as reports  # noqa: PLC0415  # brings the chart's and the page's libraries
 
     name = archive().find("last").parent.name if incident == "last" else incident
     found = incidents.read(archive(), name, allowed())
@@ -71,7 +71,7 @@ def _beside(folder: Path) -> Path:
 
 
 def _export(one: incidents.Record, path: Path) -> Path:
-    from opskit import pages  # noqa: PLC0415  # brings nbconvert, half a second
+    from opskit.reports import export as pages  # noqa: PLC0415  # brings nbconvert, half a second
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

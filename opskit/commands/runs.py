@@ -85,20 +85,20 @@ def _export(proposed: plan.Plan, path: Path) -> None:
 
 
 @click.command()
-@click.argument("what", metavar="RUN|FILE")
+@click.argument("plan_of", metavar="RUN|FILE")
 @click.option("--with-removals", is_flag=True, help="Also approve the actions that take access away from users.")
 @click.option("--type", "typed", help="The environment and the number of actions, instead of typing them.")
 @click.option(
     "--break-glass", metavar="REASON", default="", help="Approve alone what takes two; shown until countersigned."
 )
 @verb
-def approve(what: str, with_removals: bool, typed: str | None, break_glass: str) -> Reply:
+def approve(plan_of: str, with_removals: bool, typed: str | None, break_glass: str) -> Reply:
     """Approve exactly this plan, for an hour, and sign that. Asks for the environment and the number of actions.
 
     FILE is a plan that `opskit plan RUN --export FILE` wrote elsewhere; the answer is an approval to paste there.
     """
-    folder = None if Path(what).is_file() else archive().find(what)
-    proposed = plan.load(Path(what) if folder is None else folder / "plan.json")
+    folder = None if Path(plan_of).is_file() else archive().find(plan_of)
+    proposed = plan.load(Path(plan_of) if folder is None else folder / "plan.json")
     made_for, approver = proposed.made_for, provenance.operator()
     target = environment.load(made_for["environment"], root())
     if target.production and approver == made_for["operator"] and not break_glass:

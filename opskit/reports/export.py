@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from opskit import page, record
-from opskit.incident import Record
+from opskit import record
+from opskit.reports import page
+from opskit.reports.incident import Record
 
 
 def of(one: Record) -> str:
     """A record as one HTML page, whatever became of its run."""
-    notebook = {"cells": [_without_private(cell) for cell in one.cells]} if one.cells else _written(one)
+    notebook = {"cells": one.cells} if one.cells else _written(one)
     return page.render(
         {**notebook, **_FORMAT}, f"{one.head['incident']}: {one.name}", list(_facts(one)), list(_warnings(one))
     )
@@ -45,15 +46,6 @@ def _warnings(one: Record) -> Iterator[str]:
         yield f"This notebook was run by hand, and differs from its runbook in {one.edited}."
     if one.head["parameters"].get("unmask"):
         yield "This run was told to show e-mail addresses in full: mind to whom you give this page."
-
-
-def _without_private(cell: dict[str, Any]) -> dict[str, Any]:
-    """A notebook shows its drafts as it makes them; a page that leaves the house says only that there are some."""
-    for output in cell.get("outputs", []):
-        first = page.text(output.get("data", {}).get("text/plain")).partition("\n")[0]
-        if "kept in private/" in first:
-            output["data"] = {"text/plain": f"{first} Its text is left out here."}
-    return cell
 
 
 def _written(one: Record) -> dict[str, Any]:

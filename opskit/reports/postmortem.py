@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from opskit import page, record, timeline
+from opskit import record
 from opskit.actions import Result
-from opskit.incident import TAKEN_BACK, UNTRIED, Fate, Incident, Record, load
+from opskit.reports import page, timeline
+from opskit.reports.incident import TAKEN_BACK, UNTRIED, Fate, Incident, Record, load
 
 HEAD = 50  # changes told one by one; the rest is counted
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from opskit import display
-from opskit.incident import Incident, Record, at
+from opskit.reports.incident import Incident, Record, at
 
 MOST = 20  # single changes told in words, for each run
 LANES = {"looked": "#33608c", "applied": "#5b8c5a", "resumed": "#d9a441", "took back": "#c8553d"}
@@ -121,7 +121,7 @@ def chart(incident: Incident) -> str:
     """The same as SVG: one lane for each kind of run, and the clock above them."""
     times = {moment.at for moment in moments(incident)} | {one.ended for one in incident.records}
     place, pauses = _scale(sorted(times), incident.records)
-    figure, axes = display._figure(f"{incident.name}, UTC{'; pauses (//) are shortened' if pauses else ''}")
+    figure, axes = display.canvas(f"{incident.name}, UTC{'; pauses (//) are shortened' if pauses else ''}")
     kinds = {one.kind for one in incident.records} | ({"approved"} if incident.approvals else set())
     lanes: list[str] = [*filter(kinds.__contains__, ("took back", "resumed", "applied", "approved", "looked"))]
     lanes += ["clock"] * bool(incident.detected)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opskit import incident as incidents
-from opskit import page, postmortem, record, timeline
-from opskit.incident import Incident
+from opskit import record
+from opskit.reports import incident as incidents
+from opskit.reports import page, postmortem, timeline
+from opskit.reports.incident import Incident
 
 REMEMBERED = ".generated.json"  # digests of what was generated, to tell what a person has edited
 BLANK = re.compile(r"_(blank(?::[^_]*)?)_")
