@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from opskit import signatures
-from opskit.actions import Change
+from opskit.actions import Action, Change
 from opskit.errors import BadInput, Refused
 from opskit.plan import Plan
 
 VALID = timedelta(minutes=60)
 AHEAD = timedelta(minutes=5)  # by which the approver's clock may differ from ours
 TOKEN = "opskit-approval:"  # noqa: S105  # what a pasted approval begins with
+NUMBERS = ("actions", "removals")
 WORDS = {"notebook": "the runbook", "opskit": "opskit itself", "target": "the environment's file"}
 
 
@@ -79,7 +80,7 @@ def approve(
             + "\n".join(f"  {action.title}" for action in plan.removals[:5]),
             "Look at them, then approve with --with-removals.",
         )
-    if break_glass and (final := [a.title for a in plan if Change.known[a.name].final and not a.manual]):
+    if break_glass and (final := [action.title for action in plan if _is_final(action)]):
         raise Refused(
             f"{len(final)} of {len(plan)} actions cannot be undone, so nobody approves them alone: {final[0]} …",
             "A second person has to approve.",
@@ -87,6 +88,12 @@ def approve(
     now = datetime.now(UTC)
     at, expires = now.isoformat(timespec="seconds"), (now + VALID).isoformat(timespec="seconds")
     return signed(Approval(plan.digest, environment, len(plan), len(plan.removals), approver, at, expires, break_glass))
+
+
+def _is_final(action: Action) -> bool:
+    """Whether it cannot be undone, as far as we know."""
+    change = Change.known.get(action.name)
+    return not action.manual and (change is None or bool(change.final))
 
 
 def signed(approval: Approval) -> Approval:
@@ -97,7 +104,7 @@ def signed(approval: Approval) -> Approval:
 
 def load(path: Path) -> Approval | None:
     """The approval saved at `path`, or None. Raises BadInput where the file is not one."""
-    return _checked(path.read_text(encoding="utf-8"), str(path)) if path.exists() else None
+    return _checked(path.read_bytes(), str(path)) if path.exists() else None
 
 
 def from_anywhere(text: str) -> Approval:
@@ -113,15 +120,20 @@ def from_anywhere(text: str) -> Approval:
             return _checked(pasted, text)
         pasted = "".join(pasted.split())
     try:
-        unpacked = zlib.decompressobj().decompress(base64.urlsafe_b64decode(pasted.removeprefix(TOKEN)), 100_000)
-        return _checked(unpacked.decode(), "the pasted approval")
+        unpacking = zlib.decompressobj()
+        unpacked = unpacking.decompress(base64.urlsafe_b64decode(pasted.removeprefix(TOKEN)), 100_000)
     except (ValueError, zlib.error):
-        raise BadInput("the pasted approval is damaged.", "Copy the whole of it again.") from None
+        unpacked = b""
+    if not unpacked or not unpacking.eof:
+        raise BadInput("the pasted approval is damaged.", "Copy the whole of it again.")
+    return _checked(unpacked, "the pasted approval")
 
 
-def _checked(text: str, source: str) -> Approval:
+def _checked(text: str | bytes, source: str) -> Approval:
     try:
         found = Approval(**json.loads(text))
+        if any(type(value) is not (int if name in NUMBERS else str) for name, value in asdict(found).items()):
+            raise ValueError("something in it is of another kind")
         begins, ends = datetime.fromisoformat(found.at), datetime.fromisoformat(found.expires)
         if ends - begins > VALID + timedelta(seconds=1) or ends.tzinfo is None:
             raise ValueError("no approval lasts that long")

@@ -98,12 +98,14 @@ def seal(folder: Path) -> None:
 
 
 def keep(folder: Path, message: str) -> None:
-    """Put a sealed record into the archive's history. Where that fails, the record stands and `verify` says so."""
-    approvals = folder.parent / "approvals"
+    """Put a record, once it is sealed, and the approvals of its incident into the archive's history.
+
+    Where that fails, they stand, and `verify` says so.
+    """
+    sealed, approvals = (folder / record.MANIFEST).exists(), folder.parent / "approvals"
     with suppress(OpskitError):
-        commits.commit(
-            folder.parents[1], [folder, *([approvals] if approvals.is_dir() else [])], f"{folder.name} {message}"
-        )
+        kept = [place for place, there in ((folder, sealed), (approvals, approvals.is_dir())) if there]
+        commits.commit(folder.parents[1], kept, f"{folder.name} {message}")
 
 
 def finish(folder: Path) -> str:

@@ -15,7 +15,9 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from opskit import signatures
 from opskit.environment import places
@@ -26,6 +28,7 @@ MAIN = "refs/heads/main"
 BEGINNING = {"NAME": "opskit", "EMAIL": "opskit@localhost", "DATE": "2026-01-01T00:00:00Z"}
 # Somebody's own settings must not change what is kept: no line endings converted, no filters, no hooks.
 SETTINGS = ("core.autocrlf=false", "core.hooksPath=/dev/null", "gc.auto=0", "safe.directory=*", "core.fsync=all")
+NOBODYS = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 EXCLUDED = "private/\n.locks/\n.*.part\n"
 
 
@@ -34,8 +37,6 @@ def commit(outputs: Path, folders: Sequence[Path], message: str) -> str:
 
     Raises OpskitError where git is missing or fails. Safe beside other processes that do the same.
     """
-    if not shutil.which("git"):
-        raise OpskitError("there is no git on this machine, so the record is not in the archive's history.")
     with _alone(outputs), tempfile.TemporaryDirectory(prefix="opskit-") as scratch:
         before = head(outputs) or _begin(outputs)
         index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}  # the archive's own may be somebody's, half done
@@ -62,7 +63,7 @@ def head(outputs: Path) -> str | None:
 
 
 def _begin(outputs: Path) -> str:
-    _git(outputs, "init", "--quiet", "--initial-branch=main", "--template=")
+    _git(outputs, "init", "--quiet", "--initial-branch=main", "--object-format=sha1", "--template=")
     info = outputs / ".git" / "info"
     info.mkdir(exist_ok=True)
     (info / "exclude").write_text(EXCLUDED, encoding="utf-8")
@@ -75,15 +76,17 @@ def _begin(outputs: Path) -> str:
 
 def _commit_tree(outputs: Path, tree: str, before: str, message: str) -> tuple[str, str]:
     email = f"{operator()}@{socket.gethostname()}".replace(" ", ".")
-    who = _as({"NAME": operator(), "EMAIL": email})
-    plain = ("commit-tree", tree, "-p", before, "-m", message)
-    if (key := signatures.key()) is None:
-        return _git(outputs, *plain, extra=who), "there is no SSH key to sign with"
-    signing = ("-c", "gpg.format=ssh", "-c", f"user.signingkey={key}")
-    made = _run(outputs, *signing, *plain, "-S", extra=who)
-    if made.returncode == 0:
-        return made.stdout.strip(), ""
-    return _git(outputs, *plain, extra=who), f"{key} could not sign"
+    made = _git(
+        outputs, "commit-tree", tree, "-p", before, "-m", message, extra=_as({"NAME": operator(), "EMAIL": email})
+    )
+    text = _run_raw(outputs, "cat-file", "commit", made).stdout.decode()
+    signature, unsigned = signatures.sign(text, signatures.COMMIT)  # as `git commit -S` does, also where git is older
+    if unsigned:
+        return made, unsigned
+    head, _, rest = text.partition("\n\n")
+    header = signature.strip().replace("\n", "\n ")
+    whole = f"{head}\ngpgsig {header}\n\n{rest}"
+    return _git(outputs, "hash-object", "-t", "commit", "-w", "--stdin", given=whole), ""
 
 
 def _as(person: Mapping[str, str]) -> dict[str, str]:
@@ -93,20 +96,25 @@ def _as(person: Mapping[str, str]) -> dict[str, str]:
 # What can be found out about it afterwards.
 
 
-def committed(outputs: Path, path: str) -> bytes | None:
-    """A file as the archive's history has it; None where it has none."""
-    found = _run_raw(outputs, "cat-file", "blob", f"{MAIN}:{path}")
-    return found.stdout if found.returncode == 0 else None
+def files(outputs: Path) -> dict[str, str]:
+    """Every file in the archive's history, and its digest there."""
+    lines = [line for line in _git(outputs, "ls-tree", "-r", "-z", MAIN).split("\0") if line]
+    return {name: about.split()[2] for about, _, name in (line.partition("\t") for line in lines)}
 
 
-def records(outputs: Path) -> list[str]:
-    """Every record in the archive's history, as `incident/run`."""
-    names = _git(outputs, "-c", "core.quotePath=false", "ls-tree", "-r", "-z", "--name-only", MAIN).split("\0")
-    return sorted(name.removesuffix("/manifest.json") for name in names if name.endswith("/manifest.json"))
+def digest(path: Path) -> str:
+    """Of a file on disk, as the history has it; empty where there is none."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return ""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def trouble(outputs: Path) -> list[str]:
-    """What is wrong with the history itself: damaged, rewritten, or rolled back."""
+    """What is wrong with the history itself: gone, damaged, rewritten, or rolled back."""
+    if not head(outputs):
+        return ["the archive's history is gone"] if _anchor(outputs).is_file() else []
     found = []
     check = _run(outputs, "fsck", "--full", "--strict", "--no-dangling", "--no-progress")
     if check.returncode:
@@ -134,14 +142,34 @@ def _pushed(outputs: Path) -> list[tuple[str, str]]:
     return [(ref, commit) for ref, _, commit in (line.partition(" ") for line in lines)]
 
 
-def unproven(outputs: Path) -> list[str]:
-    """What nobody can know from here: whether the whole archive was replaced by an earlier one."""
+def unproven(outputs: Path, allowed: Path) -> list[str]:
+    """What nobody can know from here: who vouches for the history, and whether it was replaced by an earlier one."""
+    found = _unsigned(outputs, allowed)
     pushed = [commit for _, commit in _pushed(outputs)]
     if not pushed:
-        return ["the archive was never pushed anywhere: only this machine could notice that it was rolled back"]
-    if not any(not _run(outputs, "merge-base", "--is-ancestor", MAIN, commit).returncode for commit in pushed):
-        return ["the newest records are not pushed yet"]
-    return []
+        found.append("the archive was never pushed anywhere: only this machine could notice that it was rolled back")
+    elif not any(not _run(outputs, "merge-base", "--is-ancestor", MAIN, commit).returncode for commit in pushed):
+        found.append("the newest records are not pushed yet")
+    return found
+
+
+def _unsigned(outputs: Path, allowed: Path) -> list[str]:
+    """Why nobody vouches for the newest commit, and with it for all before it."""
+    text = _run_raw(outputs, "cat-file", "commit", MAIN).stdout.decode(errors="replace")
+    top, _, rest = text.partition("\n\n")
+    head, _, header = top.partition("\ngpgsig ")
+    if not header:
+        return ["the newest commit of the archive is not signed"]
+    signature = header.replace("\n ", "\n") + "\n"
+    judged = signatures.judge(f"{head}\n\n{rest}", signature, signatures.COMMIT, allowed, _time(head))
+    if not judged.good:
+        return [f"the newest commit of the archive is not signed well: {judged.why}"]
+    return [] if judged.who else [f"the newest commit is signed by key {judged.key}, and nobody says whose that is"]
+
+
+def _time(commit: str) -> datetime:
+    """When somebody committed, as the commit says."""
+    return datetime.fromtimestamp(int(commit.rsplit(" ", 2)[1]), UTC)
 
 
 def _remember(outputs: Path, commit: str) -> None:
@@ -165,30 +193,37 @@ def _alone(outputs: Path) -> Iterator[None]:
         yield
 
 
-def _run_raw(outputs: Path, *arguments: str, extra: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
+def _run_raw(
+    outputs: Path, *arguments: str, extra: dict[str, str] | None = None, given: str = ""
+) -> subprocess.CompletedProcess[bytes]:
     ours = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     settings = [part for setting in SETTINGS for part in ("-c", setting)]
     where = {} if arguments[0] == "init" else {"GIT_DIR": ".git"}  # never the repository around it
-    return subprocess.run(
-        ["git", *settings, *arguments],
-        cwd=outputs,
-        env={**ours, **where, **(extra or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        timeout=600,
-    )
+    if not shutil.which("git"):
+        raise OpskitError("there is no git on this machine, and the archive's history needs it.")
+    try:
+        return subprocess.run(
+            ["git", *settings, *arguments],
+            cwd=outputs,
+            env={**ours, **NOBODYS, **where, **(extra or {})},
+            input=given.encode(),
+            capture_output=True,
+            check=False,
+            timeout=600,
+        )
+    except subprocess.TimeoutExpired:
+        raise OpskitError(f"git {arguments[0]} in {outputs} took longer than ten minutes.") from None
 
 
-def _run(outputs: Path, *arguments: str, extra: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    done = _run_raw(outputs, *arguments, extra=extra)
+def _run(outputs: Path, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    done = _run_raw(outputs, *arguments, **more)
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     )
 
 
-def _git(outputs: Path, *arguments: str, extra: dict[str, str] | None = None) -> str:
-    done = _run(outputs, *arguments, extra=extra)
+def _git(outputs: Path, *arguments: str, **more: Any) -> str:
+    done = _run(outputs, *arguments, **more)
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise OpskitError(f"git {arguments[0]} in {outputs}: {said[-1] if said else 'failed'}")

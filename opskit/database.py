@@ -8,7 +8,7 @@ is an error here, because a filtered answer looks like a healthy one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import pandas as pd
@@ -120,7 +120,11 @@ class Database:
                     raise Refused(f"the environment is being changed: {_holder(connection)}.", "Wait until that ended.")
             except psycopg.Error as error:
                 raise _ours(error) from None
-            yield backend
+            try:
+                yield backend
+            finally:
+                with suppress(psycopg.Error):  # else it would be free only some time after the connection is closed
+                    connection.execute("rollback")
 
     def holds_lock(self, backend: int) -> bool:
         """Whether that backend still holds the lock for changes. Raises ServiceError where that cannot be seen."""
@@ -175,8 +179,9 @@ def _try_lock(connection: psycopg.Connection[Row], holder: str) -> tuple[int, bo
         connection.execute(
             "select set_config(%(n)s, '0', true) where current_setting(%(n)s, true) is not null", timeout
         )
+    # Without parameters: after a query that has some, the open transaction would keep its snapshot.
     found = connection.execute(
-        "select pg_backend_pid() as backend, pg_try_advisory_xact_lock(%(lock)s) as got", {"lock": LOCK}
+        f"select pg_backend_pid() as backend, pg_try_advisory_xact_lock({LOCK}) as got"
     ).fetchone()
     assert found is not None  # noqa: S101  # this query has one row
     return found["backend"], found["got"]

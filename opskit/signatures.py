@@ -15,13 +15,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 APPROVAL, RECORD = "opskit-approval", "opskit-record"  # a signature for one purpose is worth nothing for another
+COMMIT = "git"  # as git names it
 BEGIN, END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
+MAGIC = b"SSHSIG\0\0\0\1"  # with the format's version: ssh-keygen takes an older one for the same
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 ALLOWED = Path("parameters", "allowed_signers")
+PATIENCE = 60  # seconds for a person to type a passphrase
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,15 @@ def key() -> Path | None:
     """The operator's key: OPSKIT_SIGNING_KEY, else git's `user.signingkey`, else the first of the usual ones."""
     if named := os.environ.get("OPSKIT_SIGNING_KEY"):
         return Path(named).expanduser()
+    usual = [Path("~/.ssh") / name for name in DEFAULT_KEYS]
+    return next((path for path in map(Path.expanduser, [*_gits_key(), *usual]) if path.is_file()), None)
+
+
+def _gits_key() -> list[Path]:
+    if not shutil.which("git"):
+        return []
     found = subprocess.run(["git", "config", "--get", "user.signingkey"], capture_output=True, text=True, check=False)
-    usual = [Path("~/.ssh").expanduser() / name for name in DEFAULT_KEYS]
-    paths = [Path(found.stdout.strip()).expanduser(), *usual] if found.stdout.strip() else usual
-    return next((path for path in paths if path.is_file()), None)
+    return [Path(line) for line in found.stdout.splitlines() if line]
 
 
 def sign(text: str, purpose: str) -> tuple[str, str]:
@@ -77,7 +85,7 @@ def judge(text: str, signature: str, purpose: str, allowed: Path | None, at: dat
         if sound.returncode:
             return Judgement(False, why=_last_line(sound.stdout + sound.stderr))
         fingerprint = next((word for word in sound.stdout.split() if word.startswith("SHA256:")), "")
-        when = f"-Overify-time={at:%Y%m%d%H%M%SZ}"
+        when = f"-Overify-time={at.astimezone(UTC):%Y%m%d%H%M%SZ}"
         people = _ssh(["find-principals", "-s", path, "-f", str(allowed), when], "").stdout.splitlines()
         for who in people if allowed else []:
             if not _ssh(["verify", "-n", purpose, "-s", path, "-f", str(allowed), "-I", who, when], text).returncode:
@@ -87,18 +95,25 @@ def judge(text: str, signature: str, purpose: str, allowed: Path | None, at: dat
 
 def _ssh(arguments: list[str], text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["ssh-keygen", "-Y", *arguments], input=text, capture_output=True, text=True, check=False, timeout=60
+        ["ssh-keygen", "-Y", *arguments],
+        input=text,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        timeout=PATIENCE,
     )
 
 
 def _is_canonical(signature: str) -> bool:
     lines = signature.splitlines()
     try:
-        text = base64.b64encode(base64.b64decode("".join(lines[1:-1]), validate=True)).decode()
+        raw = base64.b64decode("".join(lines[1:-1]), validate=True)
     except ValueError:
         return False
+    text = base64.b64encode(raw).decode()
     body = [text[n : n + 70] for n in range(0, len(text), 70)]
-    return signature == "\n".join([BEGIN, *body, END]) + "\n"
+    return raw.startswith(MAGIC) and signature == "\n".join([BEGIN, *body, END]) + "\n"
 
 
 @contextmanager

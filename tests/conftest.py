@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import settings
-from support import REPOSITORY, Opskit
+from support import REPOSITORY, SMALL, Opskit, keep, make_key
 
 from opskit import sandbox
 from opskit.cli import main
@@ -28,8 +29,34 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("state")
 
 
+@pytest.fixture(scope="session")
+def ana(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SSH key of Ana, who runs the tests. Nobody's own keys are used."""
+    return make_key(tmp_path_factory.mktemp("keys") / "ana")
+
+
+@pytest.fixture(scope="session")
+def bo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SSH key of Bo, a colleague."""
+    return make_key(tmp_path_factory.mktemp("keys") / "bo")
+
+
+@pytest.fixture
+def unsigned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has a key, neither named nor in the usual places."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.delenv("OPSKIT_SIGNING_KEY")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    monkeypatch.setenv("GIT_DIR", str(home / "none"))
+    for name in ("HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(home))
+
+
 @pytest.fixture(autouse=True)
-def places(request: pytest.FixtureRequest, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def places(
+    request: pytest.FixtureRequest, state: Path, ana: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing lands in the repository or in somebody's home. The sandbox's own tests have places of their own."""
     if REPOSITORY / "tests" / "sandbox" in request.path.parents:
         return
@@ -37,6 +64,7 @@ def places(request: pytest.FixtureRequest, state: Path, tmp_path: Path, monkeypa
     monkeypatch.setenv("OPSKIT_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("OPSKIT_ROOT", str(REPOSITORY))
     monkeypatch.setenv("OPSKIT_OPERATOR", "ana")
+    monkeypatch.setenv("OPSKIT_SIGNING_KEY", str(ana))
     monkeypatch.setenv("IPYTHONDIR", str(state / "ipython"))
     for name in ("OPSKIT_RUN", "OPSKIT_SECRETS"):
         monkeypatch.delenv(name, raising=False)
@@ -74,6 +102,40 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(REPOSITORY / name, root / name)
     monkeypatch.setenv("OPSKIT_ROOT", str(root))
     return root
+
+
+@pytest.fixture(scope="session")
+def once(standing: sandbox.Sandbox, ana: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The outputs of one run that ended in a plan of one action, kept to be copied."""
+    place = tmp_path_factory.mktemp("once")
+    for name in ("notebooks", "parameters"):
+        shutil.copytree(REPOSITORY / name, place / "repository" / name)
+    keep(place / "repository", *SMALL)
+    surroundings = {
+        **os.environ,
+        "OPSKIT_ROOT": str(place / "repository"),
+        "OPSKIT_OUTPUTS": str(place / "outputs"),
+        "OPSKIT_STATE": str(standing.folder.parent),
+        "OPSKIT_OPERATOR": "ana",
+        "OPSKIT_SIGNING_KEY": str(ana),
+    }
+    standing.break_with("endpoint-disabled")
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("opskit")), "run", "small", "--environment", standing.name],
+        env=surroundings, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    standing.reset(SEED)
+    assert done.returncode == 3, done.stdout + done.stderr
+    yield place / "outputs"
+
+
+@pytest.fixture
+def planned(once: Path, outputs: Path, repository: Path) -> Path:
+    """A sealed run with a plan of one action, and the repository that it was made with."""
+    shutil.copytree(once, outputs)
+    keep(repository, *SMALL)
+    (folder,) = (path.parent for path in outputs.glob("*/*/run.json"))
+    return folder
 
 
 @pytest.fixture

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from click.testing import Result
 
+from opskit import archive, environment, journal, lock, provenance, record, services
+from opskit.journal import Journal
+from opskit.sandbox import Sandbox
+
 REPOSITORY = Path(__file__).parents[1]
 RUNBOOK = "stripe-webhook-replay"
+NOBODY = Path("nobody-may-sign")  # a file of allowed signers that there is not
 
 Opskit = Callable[..., Result]
 
@@ -18,6 +25,26 @@ Opskit = Callable[..., Result]
 def data(result: Result) -> Any:
     """What a command answered with --json."""
     return json.loads(result.stdout)["data"]
+
+
+def wrong(folder: Path) -> tuple[str, ...]:
+    """What is not as it was in a sealed record, whoever may sign."""
+    return record.verify(folder, NOBODY).wrong
+
+
+def make_key(path: Path, passphrase: str = "") -> Path:
+    """A new SSH key at `path`, and its public half beside it."""
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", path.name, "-f", str(path)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+def allow(path: Path, *lines: tuple[str, Path], options: str = "") -> Path:
+    """A file of allowed signers: whose each key is."""
+    public = ((who, key.with_name(f"{key.name}.pub").read_text()) for who, key in lines)
+    with path.open("a") as file:
+        file.writelines(f"{who} {options + ' ' if options else ''}{key}" for who, key in public)
+    return path
 
 
 def notebook(*cells: str, parameters: str | None = None) -> dict[str, Any]:
@@ -41,3 +68,57 @@ def notebook(*cells: str, parameters: str | None = None) -> dict[str, Any]:
         "nbformat": 4,
         "nbformat_minor": 5,
     }
+
+
+# A small runbook, for everything that does not need a large one.
+
+PARAMETERS = """from typing import Optional
+from opskit.parameters import IncidentId
+incident: Optional[IncidentId] = None  # the incident's id
+environment: EnvironmentName = "sandbox"  # where to look"""
+BEGIN = 'from opskit import begin\nrun = begin("small")'
+ENDPOINT = """endpoint = run.stripe.endpoint()
+run.check("enabled", endpoint["status"] == "enabled", "Enabled?", cause="endpoint-disabled")"""
+ENABLE = 'if run.found("endpoint-disabled"):\n    run.plan.add(run.stripe.enable_endpoint(endpoint["id"]))'
+SMALL = (BEGIN, ENDPOINT, ENABLE, "run.apply()")
+RECONCILE = """for one in [d for d in run.profiles.drift() if d.profile and d.state][:2]:
+    run.plan.add(run.profiles.reconcile(one.profile, one.customer, one.state))"""
+TWO = (BEGIN, ENDPOINT, ENABLE, RECONCILE, "run.apply()")  # in both services
+
+
+def keep(repository: Path, *cells: str, name: str = "small") -> None:
+    """Put a small runbook into a team's repository."""
+    content = notebook(*cells, parameters=PARAMETERS)
+    (repository / "notebooks" / f"{name}.ipynb").write_text(json.dumps(content))
+
+
+def events(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    found = list(journal.read(folder / record.JOURNAL))
+    return [event for event in found if kind in (None, event["event"])]
+
+
+def everything(name: str) -> tuple[environment.Environment, services.Services]:
+    """An environment, and its services with every credential."""
+    target = environment.load(name, provenance.find_root())
+    secrets = {access: environment.resolve(target, access) for access in ("read", "change")}
+    return target, services.connect(target, secrets, "opskit/test")
+
+
+def held(firm: Sandbox, outputs: Path) -> AbstractContextManager[Mapping[str, Any]]:
+    """Somebody is changing the sandbox."""
+    return lock.alone(firm.name, everything(firm.name)[1].database, outputs, "test")
+
+
+def sealed(outputs: Path, incident: str = "INC-1", run: str = "", by: str = "ana", **files: str) -> Path:
+    """A sealed record in an archive, as small as one can be."""
+    run = run or f"20260101T000000{len(list(outputs.glob('*/*'))):03}-{by[:4]:0<4}"
+    head = {"incident": incident, "run": run, "runbook": "small", "environment": "sandbox", "operator": by,
+            "started": "2026-01-01T00:00:00+00:00", "host": "here", "retention_days": 90}  # fmt: skip
+    folder = record.prepare(outputs, head)
+    Journal(folder / record.JOURNAL).write("run.ended", outcome="healthy", exit=0)
+    for name, text in {"notebook.ipynb": "{}\n", **files}.items():
+        path = folder / name
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.write_text(text)
+    archive.seal(folder)
+    return folder

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import everything
 
-from opskit import environment, provenance
-from opskit import services as bundle
-from opskit.actions import Action, Change, Result, begun_and_ended, carry_out, digest, plain, take_back
+from opskit.actions import Action, Change, Past, Result, carry_out, digest, plain, take_back
 from opskit.errors import Denied, Faulty, NotFound, Refused, Throttled, Unreachable
 from opskit.journal import Journal
 from opskit.sandbox import Sandbox
@@ -327,7 +326,8 @@ def test_killed_anywhere_nothing_is_done_twice_or_forgotten(
     assert done.returncode == -9
     results(*actions, shelf=shelf, journal=journal)
     assert shelf.done == ["a", "b"]
-    assert begun_and_ended(journal.read()) == {a.id: (True, Result.DONE) for a in actions}
+    past = Past(journal.read())
+    assert {a.id: past.result(a) for a in actions} == dict.fromkeys(past.begun, Result.DONE)
 
 
 # Taking back.
@@ -380,12 +380,6 @@ def test_what_may_have_happened_is_not_passed_over(shelf: Shelf, journal: Journa
 
 
 # The real changes, on the sandbox.
-
-
-def everything(name: str) -> tuple[environment.Environment, bundle.Services]:
-    target = environment.load(name, provenance.find_root())
-    secrets = {access: environment.resolve(target, access) for access in ("read", "change")}
-    return target, bundle.connect(target, secrets, "opskit/test")
 
 
 def test_profiles_are_reconciled_and_taken_back(firm: Sandbox, journal: Journal) -> None:

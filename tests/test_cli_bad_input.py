@@ -206,8 +206,8 @@ def planned(outputs: Path, repository: Path) -> str:
             "started": "2026-01-01T00:00:00+00:00", "parameters": {"environment": "production"}}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(head))
     action = plans.Action("stripe.enable_endpoint", {"endpoint": "we_1"}, {"status": "disabled"}, "Enable we_1")
-    plans.Plan({"environment": "production"}, [action]).save(folder / "plan.json")
-    (folder / "manifest.json").write_text(json.dumps({"files": record.digests(folder)}))
+    plans.Plan({"environment": "production", "operator": "ana"}, [action]).save(folder / "plan.json")
+    record.seal(folder, "ana")
     return folder.name
 
 

@@ -91,7 +91,7 @@ def parse(words: list[str]) -> None:
         for file in given.get("files", ()):
             values |= parameters.from_file(ROOT / file)
         parameters.validate(book.parameters, values, book.name)
-    if scenario := given.get("scenario") or given.get("what"):
+    if scenario := given.get("scenario") or (command.name == "drill" and given.get("what")):
         known = {p.stem for p in SCENARIOS.glob("*.yaml")} | {p.stem for p in NOTEBOOKS}
         assert scenario in known or Path(scenario).suffix == ".yaml", f"there is no scenario {scenario}"
 

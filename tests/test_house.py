@@ -22,11 +22,11 @@ SERVICES = {name for name in MODULES if name.startswith("opskit.services")}
 REPORTS = {name for name in MODULES if name.startswith("opskit.reports")}
 CORE = set(MODULES) - SANDBOX - COMMANDS - SERVICES - REPORTS
 FLOORS = (  # of the kernel's side, from the ground up
-    {"opskit.errors", "opskit.spelling", "opskit.redaction"},
+    {"opskit.errors", "opskit.spelling", "opskit.redaction", "opskit.signatures"},
     {"opskit.journal", "opskit.parameters", "opskit.environment", "opskit.http", "opskit.database"},
     {"opskit.actions"},
     SERVICES,
-    {"opskit.checks", "opskit.plan"},
+    {"opskit.checks", "opskit.plan", "opskit.approval", "opskit.lock", "opskit.permit"},
     {"opskit.run"},
 )
 KEEPERS = REPORTS | {  # the other side
@@ -108,7 +108,7 @@ def test_only_the_command_line_imports_the_sandbox() -> None:
 
 def test_the_kernels_side_never_imports_what_runs_notebooks() -> None:
     brought = reached("opskit.run")
-    assert {"opskit.services", "opskit.plan", "opskit.database"} <= brought  # or this test sees nothing
+    assert {"opskit.services", "opskit.plan", "opskit.permit"} <= brought  # or this test sees nothing
     assert not brought & {"papermill", "nbclient", "nbformat", "click", *KEEPERS, *COMMANDS}
 
 
@@ -136,7 +136,7 @@ def test_nothing_below_the_command_line_calls_up_to_it() -> None:
 
 def test_services_know_neither_run_nor_runner() -> None:
     for module in SERVICES:
-        above = {f"opskit.{name}" for name in ("run", "runner", "plan", "record", "archive", "checks", "display")}
+        above = {"opskit.display"}.union(*FLOORS[4:], KEEPERS)
         assert not reached(module) & above, module
 
 

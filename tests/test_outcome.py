@@ -65,7 +65,7 @@ CASES: list[tuple[list[Event], int | None, Outcome, Exit]] = [
     ([plan(1), begun("a"), ended("a"), FAILED], 1, Outcome.VERIFIED, Exit.OK),  # a later cell failed
     ([plan(1), FAILED], 1, Outcome.ERROR, Exit.ERROR),
     ([plan(2), begun("a"), INTERRUPTED], 2, Outcome.FATE_UNKNOWN, Exit.PARTLY),
-    ([plan(2), begun("a"), ended("a"), INTERRUPTED], 2, Outcome.PARTLY, Exit.PARTLY),
+    ([plan(2), begun("a"), ended("a"), INTERRUPTED], 2, Outcome.CUT_SHORT, Exit.PARTLY),
     ([plan(2), begun("a"), ended("a"), REFUSED], 2, Outcome.PARTLY, Exit.PARTLY),
     ([plan(2), INTERRUPTED], 2, Outcome.INTERRUPTED, Exit.ERROR),
     ([plan(1), ended("a", Result.WAITING), ended("a")], 1, Outcome.VERIFIED, Exit.OK),  # resumed

@@ -1,10 +1,9 @@
-"""Plans: data with a digest; approved exactly, by name, for an hour."""
+"""Plans: data with a digest."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from hypothesis import strategies as st
 
 from opskit import plan as plans
 from opskit.actions import Action
-from opskit.errors import BadInput, Refused
-from opskit.plan import Approval, Plan, approve, require
+from opskit.errors import BadInput
+from opskit.plan import Plan
 
 MADE_FOR = {"runbook": "r", "notebook": "sha256:n", "opskit": "0.1", "environment": "production", "target": "sha256:t"}
-NOW_FOR = {"notebook": "sha256:n", "opskit": "0.1", "target": "sha256:t"}
 
 
 def action(name: str = "a.do", **changes: Any) -> Action:
@@ -27,13 +25,6 @@ def action(name: str = "a.do", **changes: Any) -> Action:
 
 def plan(*actions: Action) -> Plan:
     return Plan(dict(MADE_FOR), list(actions or (action(), action("b.do"))))
-
-
-def approved(proposed: Plan, typed: str | None = None, **more: Any) -> Approval:
-    return approve(proposed, "bo", typed or f"production {len(proposed)}", **{"max_actions": 25, **more})
-
-
-# The plan.
 
 
 def test_the_same_change_of_the_same_thing_is_planned_once() -> None:
@@ -75,10 +66,8 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("other", DIFFERENT.values(), ids=DIFFERENT.keys())
-def test_any_difference_is_another_digest_and_voids_the_approval(other: Plan) -> None:
+def test_any_difference_is_another_digest(other: Plan) -> None:
     assert other.digest != plan().digest
-    with pytest.raises(Refused, match="the approval is for another plan"):
-        require(approved(plan()), other, NOW_FOR, "run")
 
 
 @pytest.mark.parametrize(
@@ -115,78 +104,3 @@ def test_a_plan_shows_what_it_takes_and_what_people_do() -> None:
 def test_a_long_plan_shows_its_head() -> None:
     shown = plan(*(action(f"a{n}") for n in range(60)))._repr_html_()
     assert "and 10 more in plan.json" in shown
-
-
-# Approving.
-
-
-@pytest.mark.parametrize("typed", ["production 2", "  production   2 "])
-def test_the_environment_and_the_number_approve_it(typed: str) -> None:
-    given_at = datetime.now(UTC)
-    approval = approved(plan(), typed)
-    assert (approval.plan, approval.environment, approval.actions, approval.approver) == (
-        plan().digest, "production", 2, "bo",
-    )  # fmt: skip
-    assert timedelta(minutes=59) < datetime.fromisoformat(approval.expires) - given_at < timedelta(minutes=61)
-    require(approval, plan(), NOW_FOR, "run")
-
-
-@pytest.mark.parametrize(
-    "typed", ["", "yes", "production", "2", "production 3", "Production 2", "sandbox 2", "production 2 x"]
-)
-def test_anything_else_does_not(typed: str) -> None:
-    with pytest.raises(Refused, match="not approved"):
-        approve(plan(), "bo", typed, max_actions=25)
-
-
-def test_an_empty_plan_cannot_be_approved() -> None:
-    with pytest.raises(Refused, match="empty"):
-        approve(Plan(dict(MADE_FOR)), "bo", "production 0", max_actions=25)
-
-
-def test_removals_are_approved_by_name_only() -> None:
-    one = plan(action(removes_access=True), action("b.do"))
-    with pytest.raises(Refused, match=r"(?s)1 of 2 actions take access away .*Do <it>.*--with-removals"):
-        approved(one)
-    assert approved(one, with_removals=True).removals == 1
-
-
-def test_more_than_the_limit_needs_that_number() -> None:
-    one = plan(*(action(f"a{n}") for n in range(30)))
-    with pytest.raises(Refused, match="above this environment's max_actions of 25"):
-        approved(one, "production 25")
-    assert approved(one, "production 30").actions == 30
-
-
-def test_an_approval_survives_its_file(tmp_path: Path) -> None:
-    approval = approved(plan())
-    approval.save(tmp_path / "approvals" / "run.json")
-    assert plans.load_approval(tmp_path / "approvals" / "run.json") == approval
-    assert plans.load_approval(tmp_path / "none.json") is None
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"plan": "x"}', "5"])
-def test_what_is_no_approval_is_said_to_be_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.json").write_text(text)
-    with pytest.raises(BadInput, match="is not an approval"):
-        plans.load_approval(tmp_path / "a.json")
-
-
-# Requiring.
-
-
-def test_without_approval_nothing_goes() -> None:
-    with pytest.raises(Refused, match=r"not approved\. Next: opskit approve run-1"):
-        require(None, plan(), NOW_FOR, "run-1")
-
-
-def test_an_approval_expires() -> None:
-    past = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
-    with pytest.raises(Refused, match="expired"):
-        require(replace(approved(plan()), expires=past), plan(), NOW_FOR, "run")
-
-
-@pytest.mark.parametrize("key", NOW_FOR)
-def test_whatever_changed_since_makes_it_stale(key: str) -> None:
-    with pytest.raises(Refused, match=f"stale: {key} changed"):
-        require(approved(plan()), plan(), {**NOW_FOR, key: "sha256:new"}, "run")

@@ -16,27 +16,10 @@ from typing import Any
 
 import pytest
 import yaml
-from support import REPOSITORY, RUNBOOK, Opskit, data, notebook
+from support import BEGIN, ENABLE, ENDPOINT, RUNBOOK, SMALL, Opskit, data, events, held, keep, wrong
 
-from opskit import journal, record
-from opskit.lock import alone
+from opskit import record
 from opskit.sandbox import Sandbox
-
-PARAMETERS = """from typing import Optional
-from opskit.parameters import IncidentId
-incident: Optional[IncidentId] = None  # the incident's id
-environment: EnvironmentName = "sandbox"  # where to look"""
-BEGIN = 'from opskit import begin\nrun = begin("small")'
-ENDPOINT = """endpoint = run.stripe.endpoint()
-run.check("enabled", endpoint["status"] == "enabled", "Enabled?", cause="endpoint-disabled")"""
-ENABLE = 'if run.found("endpoint-disabled"):\n    run.plan.add(run.stripe.enable_endpoint(endpoint["id"]))'
-SMALL = (BEGIN, ENDPOINT, ENABLE, "run.apply()")
-
-
-def keep(repository: Path, *cells: str, name: str = "small") -> None:
-    """Put a small runbook into a team's repository."""
-    content = notebook(*cells, parameters=PARAMETERS)
-    (repository / "notebooks" / f"{name}.ipynb").write_text(json.dumps(content))
 
 
 def look(opskit: Opskit, firm: Sandbox, runbook: str = "small") -> tuple[int, Path, dict[str, Any]]:
@@ -44,11 +27,6 @@ def look(opskit: Opskit, firm: Sandbox, runbook: str = "small") -> tuple[int, Pa
     result = opskit("run", runbook, "--environment", firm.name, "--json")
     found = data(result)
     return result.exit_code, Path(found["folder"]), found
-
-
-def events(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    found = list(journal.read(folder / record.JOURNAL))
-    return [event for event in found if kind in (None, event["event"])]
 
 
 def secrets(firm: Sandbox) -> list[str]:
@@ -88,7 +66,7 @@ def test_a_healthy_company(opskit: Opskit, firm: Sandbox, outputs: Path) -> None
     code, folder, found = look(opskit, firm, RUNBOOK)
     assert (code, found["outcome"], found["causes"]) == (0, "healthy", ["healthy"])
     assert besides_clocks(firm.changes(before)) == []
-    assert record.verify(folder) == []
+    assert wrong(folder) == ()
     assert opskit("approve", "last", "--type", f"{firm.name} 0").exit_code == 4
     assert opskit("apply", "last").exit_code == 4
     assert leaks(firm, outputs) == []
@@ -150,47 +128,15 @@ def test_one_change_at_a_time(opskit: Opskit, firm: Sandbox, repository: Path, o
     keep(repository, *SMALL)
     _, planned, _ = look(opskit, firm)
     assert opskit("approve", planned.name, "--type", f"{firm.name} 1").exit_code == 0
-    with alone(firm.name, outputs):
+    with held(firm, outputs):
         result = opskit("apply", planned.name)
     assert result.exit_code == 4
-    assert f"{firm.name} is being changed by ana, since" in result.stderr
+    assert f"{firm.name} is being changed: opskit test ana@" in result.stderr
+    assert ", since " in result.stderr
     assert opskit("apply", planned.name).exit_code == 0
 
 
 # A small runbook, for everything that does not need the large one.
-
-
-@pytest.fixture(scope="module")
-def once(standing: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The outputs of one run that ended in a plan of one action, kept to be copied."""
-    place = tmp_path_factory.mktemp("once")
-    for name in ("notebooks", "parameters"):
-        shutil.copytree(REPOSITORY / name, place / "repository" / name)
-    keep(place / "repository", *SMALL)
-    surroundings = {
-        **os.environ,
-        "OPSKIT_ROOT": str(place / "repository"),
-        "OPSKIT_OUTPUTS": str(place / "outputs"),
-        "OPSKIT_STATE": str(standing.folder.parent),
-        "OPSKIT_OPERATOR": "ana",
-    }
-    standing.break_with("endpoint-disabled")
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("opskit")), "run", "small", "--environment", standing.name],
-        env=surroundings, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    standing.reset()
-    assert done.returncode == 3, done.stdout + done.stderr
-    yield place / "outputs"
-
-
-@pytest.fixture
-def planned(once: Path, outputs: Path, repository: Path) -> Path:
-    """A sealed run with a plan of one action, and the repository that it was made with."""
-    shutil.copytree(once, outputs)
-    keep(repository, *SMALL)
-    (folder,) = (path.parent for path in outputs.glob("*/*/run.json"))
-    return folder
 
 
 def approve(opskit: Opskit, standing: Sandbox) -> None:
@@ -199,9 +145,11 @@ def approve(opskit: Opskit, standing: Sandbox) -> None:
 
 
 def test_the_plan_is_shown_and_exported(opskit: Opskit, planned: Path, tmp_path: Path) -> None:
-    result = opskit("plan", "last", "--export", tmp_path / "plan.json")
-    assert "Plan of 1 actions" in result.stdout
-    assert f"opskit approve {planned.name}" in result.stdout
+    shown = opskit("plan", "last").stdout
+    assert "Plan of 1 actions" in shown
+    assert f"Next: opskit approve {planned.name}" in shown
+    exported = opskit("plan", "last", "--export", tmp_path / "plan.json").stdout
+    assert f"There: opskit approve {tmp_path / 'plan.json'}" in exported
     assert (tmp_path / "plan.json").read_bytes() == (planned / "plan.json").read_bytes()
 
 
@@ -210,7 +158,7 @@ def test_a_stale_runbook_is_refused(opskit: Opskit, standing: Sandbox, planned: 
     keep(repository, *SMALL[:-1], "run.apply()  # changed")
     result = opskit("apply", planned.name)
     assert result.exit_code == 4
-    assert "the plan is stale: notebook changed since" in result.stderr
+    assert "the plan is stale: the runbook changed since" in result.stderr
 
 
 def test_a_stale_environment_is_refused(opskit: Opskit, standing: Sandbox, planned: Path) -> None:
@@ -222,7 +170,7 @@ def test_a_stale_environment_is_refused(opskit: Opskit, standing: Sandbox, plann
     finally:
         standing.environment.write_text(before)
     assert result.exit_code == 4
-    assert "the plan is stale: target changed since" in result.stderr
+    assert "the plan is stale: the environment's file changed since" in result.stderr
 
 
 def test_an_expired_approval_is_refused(opskit: Opskit, standing: Sandbox, planned: Path) -> None:
@@ -310,7 +258,7 @@ def test_a_kernel_that_dies_is_an_error_with_a_truthful_journal(
     ]  # fmt: skip
     assert [e["cell"] for e in events(folder, "cell.ended")] == ["parameters", "injected-parameters", "cell-0"]
     assert events(folder)[-1]["event"] == "run.ended"
-    assert record.verify(folder) == []
+    assert wrong(folder) == ()
     cells = {c["id"]: c for c in json.loads((folder / "notebook.ipynb").read_text())["cells"]}
     assert cells["cell-2"]["outputs"] == []
 
@@ -329,7 +277,7 @@ def test_an_unanswered_question_does_not_end_it(opskit: Opskit, firm: Sandbox, r
     code, folder, found = look(opskit, firm)
     assert (code, found["outcome"], found["causes"]) == (6, "unknown", ["unknown"])
     assert {e["name"]: e["answer"] for e in events(folder, "check")} == {"enabled": "unknown", "other": "yes"}
-    assert record.verify(folder) == []
+    assert wrong(folder) == ()
 
 
 def test_plan_mode_cannot_change_anything(opskit: Opskit, standing: Sandbox, repository: Path) -> None:
@@ -436,7 +384,7 @@ def test_an_interrupted_run_is_sealed_as_such(
     assert "interrupted" in said, trouble
     assert "Traceback" not in trouble
     assert events(folder)[-1]["outcome"] == "interrupted"
-    assert record.verify(folder) == []
+    assert wrong(folder) == ()
     assert gone(kernel)
 
 

@@ -118,9 +118,10 @@ def verify(path: Path | None) -> Reply:
     purged = sum(len(found.purged) for found in sealed.values())
     if single or not commits.head(place):
         doubts.append("whether records were added or removed: this is not an archive with a history")
+        wrong += [] if single else commits.trouble(place)
     else:
         wrong += _beside_history(place, sealed)
-        doubts += commits.unproven(place)
+        doubts += commits.unproven(place, allowed())
     good = sum(not found.wrong for found in sealed.values())
     lines = [*wrong, f"{good} of {len(sealed)} records are as they were sealed."]
     lines += [f"{purged} private files were purged by policy."] if purged else []
@@ -136,20 +137,23 @@ def verify(path: Path | None) -> Reply:
 def _beside_history(place: Path, sealed: Mapping[Path, record.Finding]) -> Iterator[str]:
     """What differs between the records on disk and those in the archive's history."""
     yield from commits.trouble(place)
-    known = set(commits.records(place))
+    known = commits.files(place)
+    recorded = {name.removesuffix(f"/{record.MANIFEST}") for name in known if name.endswith(f"/{record.MANIFEST}")}
     for folder in sealed:
         name = folder.relative_to(place).as_posix()
-        if name not in known:
+        if name not in recorded:
             yield f"{folder}: added: it is not in the archive's history; `opskit seal {folder.name}` puts it there"
+            continue
         for file in (record.MANIFEST, record.SIGNATURE):
-            if name in known and commits.committed(place, f"{name}/{file}") != _content(folder / file):
+            if known.get(f"{name}/{file}", "") != commits.digest(folder / file):
                 yield f"{folder}: altered: {file} is not the one in the archive's history"
-    for name in sorted(known - {folder.relative_to(place).as_posix() for folder in sealed}):
+    for name in sorted(recorded - {folder.relative_to(place).as_posix() for folder in sealed}):
         yield f"{place / name}: removed: it is in the archive's history"
-
-
-def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.exists() else None
+    approvals = {path.relative_to(place).as_posix() for path in place.glob("*/approvals/*.json")}
+    for name in sorted(approvals | {name for name in known if "/approvals/" in name}):
+        if known.get(name, "") != commits.digest(place / name):
+            what = "added" if name not in known else "altered" if name in approvals else "removed"
+            yield f"{place / name}: {what}: it is not as in the archive's history"
 
 
 @click.command()

@@ -123,6 +123,7 @@ def approve(plan_of: str, with_removals: bool, typed: str | None, break_glass: s
         text = f"Countersigned {signed}."
     else:
         word.save(archive().approval(folder))
+        records.keep(folder, f"approved by {approver}")
         text += f"opskit apply {folder.name}"
     data = {"plan": word.plan, "expires": word.expires, "signed": bool(word.signature), "token": word.token}
     return Reply({"run": folder.name if folder else None, **data}, text)
@@ -165,6 +166,7 @@ def apply(run: str, given: str | None, rate: float | None, no_lock: str) -> Repl
         word = approval.from_anywhere(given)
         approval.require(word, plan.load(folder / "plan.json"), {}, folder.name)
         word.save(archive().approval(folder))
+        records.keep(folder, f"approved by {word.approver}")
     return ended(*carry_out(folder, rate, no_lock))
 
 
