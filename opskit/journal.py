@@ -7,6 +7,7 @@ that was not wholly written had not been announced.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -27,14 +28,16 @@ class Journal:
         self.redactor = redactor or Redactor({})
 
     def write(self, event: str, **data: Any) -> None:
-        """Append `event` and return only when the disk has it."""
+        """Append `event` and return only when the disk has it. Raises OSError where it does not take the whole line."""
         entry = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
         line = json.dumps(self.redactor.tree(entry | data), ensure_ascii=False, default=str) + "\n"
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             if torn(self.path):
                 line = "\n" + line
-            os.write(handle, line.encode(errors="backslashreplace"))  # half a surrogate pair stays JSON
+            raw = line.encode(errors="backslashreplace")  # half a surrogate pair stays JSON
+            if os.write(handle, raw) < len(raw):  # a full disk takes what fits; half a line announces nothing
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(handle)
         finally:
             os.close(handle)
