@@ -107,13 +107,23 @@ class Night:
         return {e["action"]: e["result"] for e in events if e["event"] == "action.ended"}
 
 
-def plan(opskit: Opskit, firm: Sandbox, folder: Path, runbook: str, **more: Any) -> str:
-    """Break the company, look, and approve what is planned. Answers the run."""
-    path = folder / "few.yaml"
-    path.write_text(yaml.safe_dump({**FEW, **more}))
-    firm.break_with(path)
+def look(opskit: Opskit, firm: Sandbox, runbook: str) -> tuple[int, dict[str, Any]]:
+    """Run a runbook; its exit code, and what the command said."""
     given = ("-p", "since", "6h") if runbook == RUNBOOK else ()
-    found = data(opskit("run", runbook, *given, "--environment", firm.name, "--json"))
+    result = opskit("run", runbook, *given, "--environment", firm.name, "--json")
+    return result.exit_code, data(result)
+
+
+def break_it(firm: Sandbox, folder: Path) -> None:
+    path = folder / "few.yaml"
+    path.write_text(yaml.safe_dump(FEW))
+    firm.break_with(path)
+
+
+def plan(opskit: Opskit, firm: Sandbox, folder: Path, runbook: str) -> str:
+    """Break the company, look, and approve what is planned. Answers the run."""
+    break_it(firm, folder)
+    _, found = look(opskit, firm, runbook)
     assert found["outcome"] == "plan awaits approval", found
     approved = opskit("approve", found["run"], "--type", f"{firm.name} {found['actions']}", "--with-removals")
     assert approved.exit_code == 0, approved.output

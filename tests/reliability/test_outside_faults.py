@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,10 @@ import psycopg
 import pytest
 import watching
 import yaml
-from outside import Night, Trouble, keep_small, live_through, meanwhile, plan
+from outside import Night, Trouble, break_it, keep_small, live_through, look, meanwhile, plan, repeated, unannounced
 from support import RUNBOOK, Opskit
 
+from opskit import record
 from opskit.sandbox import Sandbox
 
 ERROR = {"error": {"type": "api_error", "message": "An unknown error occurred"}}
@@ -115,6 +117,46 @@ def small(repository: Path) -> str:
     return "small"
 
 
+# The judge.
+
+
+@pytest.fixture
+def announced(standing: Sandbox, tmp_path: Path) -> Night:
+    """A night on which one resend was announced."""
+    begun = {"at": "2026-11-23T03:00:00.000+00:00", "event": "action.begun", "arguments": {"event": "evt_1LongEnough"}}
+    (tmp_path / record.JOURNAL).write_text(json.dumps(begun) + "\n")
+    return Night(standing, standing.state(), folders=[tmp_path])
+
+
+def resend(at: str, event: str, key: str) -> dict[str, Any]:
+    path = f"/v1/events/{event}/retry"
+    said = {"service": "stripe", "method": "POST", "path": path, "agent": "python-httpx", "status": 200}
+    return {**said, "at": f"2026-11-23T{at}+00:00", "key": key}
+
+
+def test_the_judge_sees_what_was_not_announced_before(announced: Night) -> None:
+    announced.traffic = [resend("03:00:01", "evt_1LongEnough", "a")]
+    assert unannounced(announced) == []
+    announced.traffic = [resend("02:59:59", "evt_1LongEnough", "a")]
+    assert len(unannounced(announced)) == 1
+    announced.traffic = [resend("03:00:01", "evt_1AnotherOne", "a")]
+    assert len(unannounced(announced)) == 1
+    update = {"sql": "update user_profiles set full_name = $1", "user": "opskit_change", "application": "opskit/x"}
+    announced.traffic, announced.statements = [], [{**update, "at": "2026-11-23T03:00:01+00:00", "values": "$1 = 'x'"}]
+    assert len(unannounced(announced)) == 1
+
+
+def test_the_judge_sees_what_was_done_twice(announced: Night) -> None:
+    one = resend("03:00:01", "evt_1LongEnough", "a")
+    announced.traffic = [one, one]
+    assert repeated(announced) == []
+    announced.traffic = [one, {**one, "key": "b"}]
+    assert len(repeated(announced)) == 1
+    delivery = {**one, "service": "app", "path": watching.WEBHOOK, "agent": "Stripe/1.0"}
+    announced.traffic = [one, delivery, delivery]
+    assert len(repeated(announced)) == 1
+
+
 # The outside calls, and every one of them struck.
 
 
@@ -196,6 +238,24 @@ def test_every_read(route: str, kind: str, times: int | None, opskit: Opskit, fi
 
 
 @pytest.mark.deep
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("route", READS)
+def test_every_read_while_only_looking(route: str, kind: str, opskit: Opskit, firm: Sandbox, tmp_path: Path) -> None:
+    """Blind is not healthy, and not wrong either: what cannot be read is unknown, or was not needed."""
+    break_it(firm, tmp_path)
+    began = time.monotonic()
+    with firm.statements() as log, struck(firm, (route, kind, None))():
+        code, found = look(opskit, firm, RUNBOOK)
+        statements = log()
+    assert time.monotonic() - began < ENOUGH
+    assert (code, found["causes"]) in ((3, ["endpoint-disabled"]), (6, ["unknown"])) or code == 6
+    assert set(found["causes"]) <= {"endpoint-disabled", "endpoint-unreachable", "unknown"}
+    assert record.verify(Path(found["folder"])) == []
+    assert watching.changing(firm.traffic()) == []
+    assert watching.writing(statements) == []
+
+
+@pytest.mark.deep
 @pytest.mark.parametrize("times", [2, None], ids=["twice", "for ever"])
 @pytest.mark.parametrize("kind", [*KINDS, *LOST])
 @pytest.mark.parametrize("route", CHANGES)
@@ -252,6 +312,23 @@ def test_the_database_goes_away_in_the_middle(
     @contextmanager
     def trouble() -> Iterator[None]:
         with meanwhile(outputs, 4, lambda: blow(firm)):
+            yield
+
+    night = live_through(opskit, firm, run, trouble)
+    ended_clearly(night, "database")
+    ended_well(night)
+
+
+@pytest.mark.deep
+def test_the_database_gets_stuck_in_the_middle(
+    opskit: Opskit, firm: Sandbox, tmp_path: Path, small: str, outputs: Path
+) -> None:
+    """Sessions that say nothing any more, and do not end either."""
+    run = plan(opskit, firm, tmp_path, small)
+
+    @contextmanager
+    def trouble() -> Iterator[None]:
+        with meanwhile(outputs, 4, lambda: firm.freeze_sessions("opskit/%")):
             yield
 
     night = live_through(opskit, firm, run, trouble)

@@ -170,6 +170,25 @@ def test_sessions_of_one_name_are_cut(company: sandbox.Sandbox, reader: psycopg.
     assert company.cut_sessions("opskit/%") == 0
 
 
+def test_sessions_that_freeze_say_nothing_until_they_are_thawed(
+    company: sandbox.Sandbox, reader: psycopg.Connection[Any]
+) -> None:
+    assert company.freeze_sessions("opskit/%") == 1
+    reader.pgconn.send_query(b"select 1")
+    time.sleep(0.3)
+    reader.pgconn.consume_input()
+    assert reader.pgconn.is_busy()
+    company.lift()
+    time.sleep(0.3)
+    reader.pgconn.consume_input()
+    assert not reader.pgconn.is_busy()
+    while reader.pgconn.get_result():
+        pass
+    company.freeze_sessions("opskit/%")
+    company.reset()
+    assert company.status()["database"] == "running"
+
+
 def test_a_service_that_never_answers_holds_up_nobody_else(company: sandbox.Sandbox) -> None:
     company.misbehave(service="status", route="/stripe/.*", delay=600, reset=True)
     with pytest.raises(TimeoutError):
