@@ -281,6 +281,7 @@ def test_a_pace_recovers_call_by_call(server: Server) -> None:
     pace.halve()
     pace.halve()
     http = server.http(pace=pace)
+    server.will(*[Said()] * 10)
     found = []
     for _ in range(10):
         http.read("/things")
