@@ -159,8 +159,8 @@ class Sandbox:
     def traffic(self) -> list[dict[str, Any]]:
         """The latest HTTP requests since the company was last broken or reset, in the order of their arrival.
 
-        Each with: at, service, method, path, agent, key (its idempotency key), struck (by a fault), and the status it
-        was answered with; None where it was not, or not yet.
+        Each with: at, service, method, path, agent, key (its idempotency key), struck (by a fault), passed (whether
+        the service did what it was asked), and the status it was answered with; None where it was not, or not yet.
         """
         return list(self._ask("GET", "/traffic"))
 

@@ -202,8 +202,8 @@ def _about(arguments: str, text: str) -> bool:
 
 
 def repeated(night: Night) -> list[str]:
-    """What was done more than once. A request that is sent again under the same key is one request."""
-    acting = [e for e in watching.changing(night.traffic) if e["path"].endswith("/retry")]
+    """What was done more than once. A request that is sent again under the same key is one, and a refused one none."""
+    acting = [e for e in watching.changing(night.traffic) if e["path"].endswith("/retry") and e["passed"]]
     keys = {(e["path"], e["key"]) for e in acting}
     paths = [path for path, _ in keys]
     delivered = [e for e in night.traffic if e["agent"].startswith("Stripe/") and e["status"] == 200]

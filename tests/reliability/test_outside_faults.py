@@ -130,7 +130,7 @@ def announced(standing: Sandbox, tmp_path: Path) -> Night:
 
 def resend(at: str, event: str, key: str) -> dict[str, Any]:
     path = f"/v1/events/{event}/retry"
-    said = {"service": "stripe", "method": "POST", "path": path, "agent": "python-httpx", "status": 200}
+    said = {"service": "stripe", "method": "POST", "path": path, "agent": "python-httpx", "status": 200, "passed": True}
     return {**said, "at": f"2026-11-23T{at}+00:00", "key": key}
 
 
@@ -149,6 +149,8 @@ def test_the_judge_sees_what_was_not_announced_before(announced: Night) -> None:
 def test_the_judge_sees_what_was_done_twice(announced: Night) -> None:
     one = resend("03:00:01", "evt_1LongEnough", "a")
     announced.traffic = [one, one]
+    assert repeated(announced) == []
+    announced.traffic = [{**one, "passed": False}, {**one, "key": "b"}]
     assert repeated(announced) == []
     announced.traffic = [one, {**one, "key": "b"}]
     assert len(repeated(announced)) == 1

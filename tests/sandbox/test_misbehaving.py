@@ -122,9 +122,9 @@ def test_the_traffic_is_remembered_without_secrets(company: sandbox.Sandbox, end
     for _ in range(2):
         ask(company, "stripe", endpoint, "POST", body="disabled=true", headers={"Idempotency-Key": "mine"})
     found = [entry for entry in company.traffic() if entry["service"] == "stripe"]
-    assert [(e["method"], e["path"], e["key"], e["struck"], e["status"]) for e in found] == [
-        ("POST", endpoint, "mine", True, 429),
-        ("POST", endpoint, "mine", False, 200),
+    assert [(e["method"], e["path"], e["key"], e["struck"], e["passed"], e["status"]) for e in found] == [
+        ("POST", endpoint, "mine", True, False, 429),
+        ("POST", endpoint, "mine", False, True, 200),
     ]
     assert (company.folder / "secrets" / "stripe_change").read_text() not in str(company.traffic())
     company.reset()
