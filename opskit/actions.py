@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from opskit.errors import CannotTell, Denied, NotFound, OpskitError, Refused, Throttled
+from opskit.errors import CannotTell, Denied, NotFound, OpskitError, Refused, Throttled, Unreachable
 from opskit.journal import Event, Journal
 
 Json = Any  # what json.loads gives: dict, list, str, int, float, bool, None
@@ -75,6 +76,7 @@ class Change:
     settles: ClassVar[float] = 0.0  # seconds that an effect may need to become visible
     final: ClassVar[str] = ""  # why it cannot be undone; empty: it can
     only_looks: ClassVar[bool] = False  # a step that changes nothing, so there is nothing to undo
+    in_database: ClassVar[bool] = False  # it looks or acts there
 
     def __init_subclass__(cls) -> None:
         Change.known[cls.name] = cls()
@@ -95,6 +97,10 @@ class Change:
         """Make the change. Raises Refused where `before` no longer holds."""
         raise NotImplementedError
 
+    def image(self, services: Any, of: Arguments) -> Json:
+        """Everything that the change could spoil, whole, to be kept in `private/` before it is made; None: nothing."""
+        return None
+
     def undo(self, services: Any, of: Arguments, before: Json, after: Json, key: str) -> None:
         """Put back what `before` says, if things still are as `after` says."""
         raise Refused(f"{self.name} cannot be undone: {self.final}")
@@ -112,53 +118,129 @@ class Change:
         return Action(self.name, of, state, title, self.by_hand(of, state), self.manual, removes_access)
 
 
-def carry_out(approved: Sequence[Action], services: Any, journal: Journal) -> Iterator[tuple[Action, Result, str]]:
+UNFINISHED = (Result.WAITING, Result.FAILED, Result.UNKNOWN)  # what a resume takes up again
+MayBegin = Callable[[Action], str]  # why an action has to wait; empty: it may begin. Raises where none may
+
+
+def carry_out(
+    approved: Sequence[Action], services: Any, journal: Journal, may_begin: MayBegin = lambda _: ""
+) -> Iterator[tuple[Action, Result, str]]:
     """Make the approved changes in order, each journalled before and after; stop at the first unexpected result.
 
     The same loop serves a first apply and a resume: what the journal says was ended is not begun again, and for
     what was begun and never ended, the outside world is asked.
     """
-    past = begun_and_ended(journal.read())
+    past = Past(journal.read())
     for action in approved:
-        begun, ended = past.get(action.id, (False, None))
-        if ended and ended not in (Result.WAITING, Result.FAILED, Result.UNKNOWN):
+        if past.result(action) not in (None, *UNFINISHED):
             continue
-        result, why = _carry_out_one(action, begun, services, journal)
+        if wait := may_begin(action):
+            yield action, *_end(journal, action, Result.WAITING, wait)
+            continue
+        result, why = _carry_out_one(action, past, services, journal)
         yield action, result, why
         if result.stops:
             return
 
 
-def _carry_out_one(action: Action, begun: bool, services: Any, journal: Journal) -> tuple[Result, str]:
-    change = Change.known[action.name]
+class Past:
+    """What a journal tells of earlier attempts, by action id."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.begun: dict[str, Event] = {}
+        self.ended: dict[str, Event] = {}
+        for event in events:
+            if event["event"] == "action.begun":
+                self.begun[event["action"]] = event
+                self.ended.pop(event["action"], None)
+            elif event["event"] == "action.ended":
+                self.ended[event["action"]] = event
+
+    def result(self, action: Action) -> Result | None:
+        return Result(self.ended[action.id]["result"]) if action.id in self.ended else None
+
+    def in_doubt(self, action: Action) -> bool:
+        """Whether it was begun and nobody saw how it ended."""
+        return action.id in self.begun and self.result(action) in (None, Result.UNKNOWN)
+
+    def key(self, action: Action) -> str | None:
+        """The idempotency key of an attempt that was never answered: with it, the same is not done twice."""
+        unanswered = self.in_doubt(action) or self.ended.get(action.id, {}).get("unanswered")
+        return self.begun.get(action.id, {}).get("key") if unanswered else None
+
+
+def _carry_out_one(action: Action, past: Past, services: Any, journal: Journal) -> tuple[Result, str]:
+    change, begun = Change.known[action.name], action.id in past.begun
     try:
         now = plain(change.look(services, action.arguments))
     except CannotTell as error:
-        return _end(journal, action, Result.UNKNOWN if begun else Result.FAILED, error.message)
+        return _end(journal, action, Result.UNKNOWN if past.in_doubt(action) else Result.FAILED, error.message)
     done = change.done(now, action.before)
     if done:
         return _end(journal, action, Result.DONE if begun or action.manual else Result.ALREADY, "", now)
     if action.manual:
         return _end(journal, action, Result.WAITING, "a person does this; resume when it is done", now)
     changed = action.before is not None and now != action.before
-    if begun and (done is None or changed):
+    if past.in_doubt(action) and (done is None or changed):
         return Result.UNKNOWN, "it was begun, and what is there now is neither before nor after"
     if changed:
-        return _end(journal, action, Result.STALE, "changed since it was planned", now)
-    journal.write("action.begun", action=action.id, name=action.name, arguments=action.arguments, before=action.before)
-    return _do(change, action, services, journal)
-
-
-def _do(change: Change, action: Action, services: Any, journal: Journal) -> tuple[Result, str]:
-    trouble = ""
+        return _end(
+            journal, action, Result.STALE, f"changed since it was planned: {difference(action.before, now)}", now
+        )
+    key = past.key(action) or _key(journal, action, "do")
+    intent = {"name": action.name, "arguments": action.arguments, "before": action.before, "key": key}
     try:
-        _patiently(lambda: change.do(services, action.arguments, action.before, _key(journal, action, "do")))
+        kept = _keep(journal, action.id, change.image(services, action.arguments))
+    except CannotTell as error:
+        return _end(journal, action, Result.FAILED, error.message)
+    journal.write("action.begun", action=action.id, **intent, **kept)
+    return _do(change, action, services, journal, key)
+
+
+def _keep(journal: Journal, name: str, image: Json) -> dict[str, str]:
+    """Keep a before-image beside the journal, on disk before the change is begun; answers its digest."""
+    if image is None:
+        return {}
+    text = json.dumps(image, indent=1, ensure_ascii=False, default=str)
+    folder = journal.path.parent / "private"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    handle = os.open(folder / f"{name}.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(journal.redactor.text(text))
+        file.flush()
+        os.fsync(file.fileno())
+    return {"image": digest(image)}
+
+
+def difference(before: Json, now: Json) -> str:
+    """In a few words, what of a state is not as it was."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return f"{_short(before)} is now {_short(now)}"
+    parts = []
+    for name in sorted({*before, *now}):
+        was, found = before.get(name), now.get(name)
+        if was == found:
+            continue
+        inner = isinstance(was, dict) and isinstance(found, dict)
+        parts.append(difference(was, found) if inner else f"{name} was {_short(was)}, is {_short(found)}")
+    return "; ".join(parts)
+
+
+def _short(value: Json) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _do(change: Change, action: Action, services: Any, journal: Journal, key: str) -> tuple[Result, str]:
+    trouble, unanswered = "", False
+    try:
+        _patiently(lambda: change.do(services, action.arguments, action.before, key))
     except Refused as error:
         return _end(journal, action, Result.STALE, error.message)
     except (Denied, NotFound) as error:  # the vendor keeps this from us; a person may be let in
         return _end(journal, action, Result.WAITING, f"{error.message} By hand: {action.by_hand}")
     except OpskitError as error:
-        trouble = error.message
+        trouble, unanswered = error.message, isinstance(error, Unreachable)
     try:
         now, done = _settled(change, action, services)
     except CannotTell as error:
@@ -167,7 +249,8 @@ def _do(change: Change, action: Action, services: Any, journal: Journal) -> tupl
         return _end(journal, action, Result.DONE, "", now)
     if done is None:
         return Result.UNKNOWN, trouble or "whether it worked cannot be seen"
-    return _end(journal, action, Result.FAILED, trouble or f"afterwards still: {json.dumps(now)[:200]}", now)
+    why = trouble or f"afterwards still: {json.dumps(now)[:200]}"
+    return _end(journal, action, Result.FAILED, why, now, unanswered=unanswered)
 
 
 def _key(journal: Journal, action: Action, verb: str) -> str:
@@ -200,48 +283,39 @@ def _settled(change: Change, action: Action, services: Any) -> tuple[Json, bool 
         pause = min(pause * 2, 2.0)
 
 
-def _end(journal: Journal, action: Action, result: Result, why: str, after: Json = None) -> tuple[Result, str]:
-    journal.write("action.ended", action=action.id, name=action.name, result=result, why=why, after=after)
+def _end(
+    journal: Journal, action: Action, result: Result, why: str, after: Json = None, **more: Any
+) -> tuple[Result, str]:
+    journal.write("action.ended", action=action.id, name=action.name, result=result, why=why, after=after, **more)
     return result, why
-
-
-def begun_and_ended(events: Sequence[Event]) -> dict[str, tuple[bool, Result | None]]:
-    """Action id -> whether it was ever begun, and how it last ended."""
-    found: dict[str, tuple[bool, Result | None]] = {}
-    for event in events:
-        if event["event"] == "action.begun":
-            found[event["action"]] = (True, None)
-        elif event["event"] == "action.ended":
-            found[event["action"]] = (found.get(event["action"], (False, None))[0], Result(event["result"]))
-    return found
 
 
 def to_take_back(actions: Sequence[Action], events: Sequence[Event]) -> list[Action]:
     """Those of the actions that made a change of their own, last first."""
-    past = begun_and_ended(events)
-    return [
-        action
-        for action in reversed(actions)
-        if past.get(action.id, (False, None))[1] is Result.DONE
-        and not action.manual
-        and not Change.known[action.name].only_looks
-    ]
+    past = Past(events)
+    return [action for action in reversed(actions) if past.result(action) is Result.DONE and _is_ours(action)]
 
 
-def take_back(actions: Sequence[Action], services: Any, journal: Journal) -> Iterator[tuple[Action, Result, str]]:
+def _is_ours(action: Action) -> bool:
+    return not action.manual and not Change.known[action.name].only_looks
+
+
+def take_back(
+    actions: Sequence[Action], services: Any, journal: Journal, may_begin: MayBegin = lambda _: ""
+) -> Iterator[tuple[Action, Result, str]]:
     """Undo what the journal says was done, last first; never over somebody's newer change."""
-    events = journal.read()
-    past = begun_and_ended(events)
-    ended = {e["action"]: e for e in events if e["event"] == "action.ended"}
+    past = Past(journal.read())
     for action in reversed(actions):
-        begun, last = past.get(action.id, (False, None))
-        if begun and last in (None, Result.UNKNOWN):
+        if past.in_doubt(action):
             yield action, Result.UNKNOWN, "it was begun, and nobody found out whether it happened: resume first"
             return
-        if last is not Result.DONE or action.manual or Change.known[action.name].only_looks:
+        if past.result(action) is not Result.DONE or not _is_ours(action):
+            continue
+        if wait := may_begin(action):
+            yield action, Result.WAITING, wait
             continue
         try:
-            result, why = _take_back_one(action, ended[action.id]["after"], services, journal)
+            result, why = _take_back_one(action, past.ended[action.id]["after"], services, journal)
         except OpskitError as error:
             result, why = Result.UNKNOWN, error.message
         yield action, result, why
@@ -257,7 +331,7 @@ def _take_back_one(action: Action, after: Json, services: Any, journal: Journal)
     if now == action.before:
         return Result.ALREADY, ""
     if now != after:
-        return Result.STALE, "changed since; not touched"
+        return Result.STALE, f"changed since, so not touched: {difference(after, now)}"
     journal.write("undo.begun", action=action.id, name=action.name)
     _patiently(lambda: change.undo(services, action.arguments, action.before, after, _key(journal, action, "undo")))
     restored = plain(change.look(services, action.arguments)) == action.before

@@ -1,17 +1,21 @@
-"""The archive: a folder of records, found again by incident and run."""
+"""The archive: a folder of records, found again by incident and run; what is sealed goes into its history."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from opskit import journal, plan, record
-from opskit.errors import BadInput
-from opskit.outcome import Outcome, classify
+from opskit import approval, commits, journal, plan, provenance, record
+from opskit.errors import BadInput, OpskitError
+from opskit.lock import is_attended
+from opskit.outcome import Outcome
 
 REHEARSALS = ("drill-", "demo-")  # incidents that are not
+BEGINNINGS = ("action.begun", "action.ended", "undo.begun")  # with which a run begins to act
+UNDER_WAY, UNSEALED = "under way", "unsealed"  # of runs that nobody has classified yet
 
 
 class Archive:
@@ -26,10 +30,13 @@ class Archive:
         return sorted(found, key=lambda folder: folder.name, reverse=True)
 
     def find(self, name: str, applied: bool = False) -> Path:
-        """The run of that id, of an unambiguous prefix of it, or the `last` one. Raises BadInput otherwise.
+        """The run of that id, of an unambiguous prefix of it, in that folder, or the `last` one; BadInput otherwise.
 
         `last` passes over rehearsals; with `applied`, over runs that carried out no plan.
         """
+        if (folder := Path(name)).is_absolute() or "/" in name:  # a run's folder, perhaps from another machine
+            about(folder)
+            return folder.absolute()
         runs = self.runs()
         if name == "last":
             serious = [run for run in runs if not run.parent.name.startswith(REHEARSALS)]
@@ -45,28 +52,33 @@ class Archive:
             )
         raise BadInput(f"there is no run {name!r} in {self.outputs}.", "`opskit history` lists them.")
 
-    def applied_by(self, folder: Path) -> Path | None:
-        """The run that carried out the plan of this one, if one began to."""
-        for run in self.runs():
-            if about(run).get("applies") == folder.name and any(
-                event["event"] == "action.ended" or event["event"] == "action.begun"
-                for event in journal.read(run / record.JOURNAL)
-            ):
-                return run
-        return None
+    def following(self, folder: Path, how: str) -> list[Path]:
+        """The runs that began to apply, resume or undo this one (`how`: applies, resumes, undoes), newest first."""
+        return [
+            run
+            for run in self.runs()
+            if about(run).get(how) == folder.name
+            and any(event["event"] in BEGINNINGS for event in journal.read(run / record.JOURNAL))
+        ]
 
-    def undone_by(self, folder: Path) -> Path | None:
-        """The run that took back what this one did, if one did."""
-        return next((run for run in self.runs() if about(run).get("undoes") == folder.name), None)
+    def lost(self, incident: str) -> list[Path]:
+        """Applies of an incident whose process died, and that nobody has resumed."""
+        runs = [run for run in self.runs() if run.parent.name == incident and approved(run) is not None]
+        resumed = {about(run).get("resumes") for run in runs}
+        return [run for run in runs if run.name not in resumed and summary(run)["outcome"] == Outcome.LOST]
 
     def approval(self, folder: Path) -> Path:
         """Where the approval of a run's plan is kept: beside the record, which is sealed."""
         return folder.parent / "approvals" / f"{folder.name}.json"
 
-    def summaries(self) -> Iterator[dict[str, Any]]:
-        """One line for each run, newest first."""
+    def summaries(self, text: str = "", **wanted: str | None) -> Iterator[dict[str, Any]]:
+        """What there is to say of each run, newest first: those that mention `text`, and are as `wanted` says."""
         for folder in self.runs():
-            yield summary(folder)
+            found = summary(folder)
+            if all(value is None or found[key] == value for key, value in wanted.items()):
+                found["mentions"] = mentions(folder, text) if text else []
+                if not text or found["mentions"]:
+                    yield found
 
 
 def about(folder: Path) -> dict[str, Any]:
@@ -75,6 +87,33 @@ def about(folder: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise BadInput(f"{folder}: is not a run.") from None
+    return found
+
+
+def seal(folder: Path) -> None:
+    """Seal a record and put it into the archive's history, with the approvals of its incident."""
+    if not (folder / record.MANIFEST).exists():
+        record.seal(folder, provenance.operator())
+    keep(folder, f"{about(folder)['runbook']}: {summary(folder)['outcome']}")
+
+
+def keep(folder: Path, message: str) -> None:
+    """Put a sealed record into the archive's history. Where that fails, the record stands and `verify` says so."""
+    approvals = folder.parent / "approvals"
+    with suppress(OpskitError):
+        commits.commit(
+            folder.parents[1], [folder, *([approvals] if approvals.is_dir() else [])], f"{folder.name} {message}"
+        )
+
+
+def finish(folder: Path) -> str:
+    """Close the journal of a run whose process died, as lost; one that ended is left as it is. Answers the outcome."""
+    found = str(summary(folder)["outcome"])
+    if not any(event["event"] == "run.ended" for event in journal.read(folder / record.JOURNAL)):
+        found = Outcome.LOST
+        journal.Journal(folder / record.JOURNAL).write(
+            "run.ended", outcome=found, exit=Outcome.LOST.exit, closed_by=provenance.operator()
+        )
     return found
 
 
@@ -98,15 +137,18 @@ def summary(folder: Path) -> dict[str, Any]:
         "removals": proposed.get("removals", 0),
         "done": len({e["action"] for e in results if e["result"] in ("done", "already so")}),
         "sealed": (folder / record.MANIFEST).exists(),
+        "signed": (folder / record.SIGNATURE).exists(),
+        "follows": {how: head[how] for how in ("applies", "resumes", "undoes") if how in head},
+        "break_glass": glass(folder),
         "folder": str(folder),
     }
 
 
 def outcome(folder: Path, events: list[journal.Event]) -> str:
-    """How a run ended that nobody has classified: it is under way by hand, or its process died."""
-    if not any(e["event"] == "run.accepted" for e in events):
-        return "unsealed"
-    return Outcome.LOST if not any(e["event"] == "run.ended" for e in events) else classify(events, approved(folder))
+    """What became of a run that nobody has classified: it is under way, was run by hand, or its process died."""
+    if is_attended(folder):
+        return UNDER_WAY
+    return Outcome.LOST if any(e["event"] == "run.accepted" for e in events) else UNSEALED
 
 
 def approved(folder: Path) -> int | None:
@@ -114,10 +156,43 @@ def approved(folder: Path) -> int | None:
     return len(plan.load(folder / "plan.json")) if (folder / "approval.json").exists() else None
 
 
+def mentions(folder: Path, text: str) -> list[str]:
+    """The files of a record in which a text stands, whatever its case. What is private is not searched."""
+    files = (
+        path for path in sorted(folder.rglob("*")) if path.is_file() and folder / record.PRIVATE not in path.parents
+    )
+    wanted = text.casefold()
+    return [
+        path.relative_to(folder).as_posix()
+        for path in files
+        if path.suffix != ".sig" and wanted in path.read_text(encoding="utf-8", errors="replace").casefold()
+    ]
+
+
+def glass(folder: Path) -> str:
+    """Why one person approved alone what this run carried out; empty once somebody countersigned, as a rule."""
+    word = approval.load(folder / "approval.json")
+    if word is None or not word.break_glass:
+        return ""
+    counter = approval.load(countersignature(folder.parent, word.plan))
+    return "" if counter and counter.plan == word.plan and counter.approver != word.approver else word.break_glass
+
+
+def countersignature(incident: Path, plan_digest: str) -> Path:
+    """Where a second person's word for a plan is kept that one person approved alone."""
+    return incident / "approvals" / f"countersigned-{plan_digest[7:23]}.json"
+
+
 def reasons(folder: Path) -> list[str]:
     """Why a run was refused or failed, in its journal's words."""
     events = journal.read(folder / record.JOURNAL)
-    return list(dict.fromkeys(e["why"] for e in events if e["event"] in ("refused", "failed")))
+    return list(dict.fromkeys(e["why"] for e in events if e["event"] in ("refused", "failed", "interrupted")))
+
+
+def edited(folder: Path) -> list[str]:
+    """The cells in which a hand-run notebook differs from the committed runbook."""
+    events = journal.read(folder / record.JOURNAL)
+    return next((e["cells"] for e in events if e["event"] == "edited"), [])
 
 
 def open_questions(folder: Path) -> list[str]:
@@ -144,5 +219,7 @@ def verdict(folder: Path) -> str:
         f"by {found['operator']}, {found['started']}.",
         *(f"> - open: {question}" for question in open_questions(folder)),
         *(f"> - why: {why}" for why in reasons(folder)),
+        *(f"> - **approved by one person alone**: {why}" for why in [glass(folder)] if why),
+        *(f"> - edited by hand: {', '.join(f'`{cell}`' for cell in cells)}" for cells in [edited(folder)] if cells),
     ]
     return "\n>\n".join(lines[:2]) + "".join(f"\n{line}" for line in ([">", *lines[2:]] if lines[2:] else []))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from opskit import __version__
-from opskit.commands import catalogue, doctor, records, runs, sandbox
+from opskit.commands import catalogue, doctor, records, reports, runs, sandbox
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,7 +33,11 @@ for command in (
     runs.undo,
     records.history,
     records.show,
+    reports.report,
+    reports.export,
     records.verify,
+    records.seal,
+    records.purge,
     doctor.doctor,
     sandbox.sandbox,
     sandbox.drill,

@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pandas as pd
@@ -28,6 +28,20 @@ SETTINGS = ("statement_timeout", STATEMENT_TIMEOUT), ("lock_timeout", LOCK_TIMEO
 SILENCE = 45.0  # seconds after which a server that says nothing is gone: longer than a statement may take
 
 LOST = ("080", "57P", "533", "28P", "280")  # classes of SQLSTATE that mean: there is no session to be had
+
+LOCK = 0x6F70736B6974  # "opskit": one lock for all changes of a database
+ENDLESS = [{"n": "idle_in_transaction_session_timeout"}, {"n": "transaction_timeout"}]
+HELD = """
+    select 1 from pg_locks
+    where locktype = 'advisory' and granted and objsubid = 1 and pid = %(backend)s
+      and (classid::bigint << 32) | objid::bigint = %(lock)s
+"""
+HOLDER = """
+    select a.application_name, a.xact_start at time zone 'UTC' as xact_start
+    from pg_locks l join pg_stat_activity a using (pid)
+    where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+      and (l.classid::bigint << 32) | l.objid::bigint = %(lock)s
+"""
 
 Row = dict[str, Any]
 
@@ -90,6 +104,33 @@ class Database:
                 cursor.execute("select set_config(%s, %s, true)", (name, value))
             yield cursor
 
+    @contextmanager
+    def locked(self, holder: str) -> Iterator[int]:
+        """Hold the database's one lock for changes, on a connection of its own; answers that connection's backend.
+
+        An open transaction holds it, so that a transaction-mode pooler leaves us on one backend. It shows as
+        `holder` in pg_stat_activity, keeps no snapshot, and ends with this process. Raises Refused where
+        somebody else holds it.
+        """
+        if "change" not in self._passwords:
+            raise CannotTell("database: this run holds no credential for changing anything there.")
+        try:
+            connection = self._connect("change")
+        except psycopg.Error as error:
+            raise _ours(error) from None
+        with closing(connection):
+            try:
+                backend, got = _try_lock(connection, holder)
+                if not got:
+                    raise Refused(f"the environment is being changed: {_holder(connection)}.", "Wait until that ended.")
+            except psycopg.Error as error:
+                raise _ours(error) from None
+            yield backend
+
+    def holds_lock(self, backend: int) -> bool:
+        """Whether that backend still holds the lock for changes. Raises ServiceError where that cannot be seen."""
+        return bool(self.rows(HELD, lock=LOCK, backend=backend))
+
     def close(self) -> None:
         for connection in self._open.values():
             connection.close()
@@ -110,18 +151,22 @@ class Database:
         if access not in self._open:
             if access not in self._passwords:
                 raise CannotTell(f"database: no credential to {access} with.")
-            self._open[access] = psycopg.connect(
-                self._address,
-                autocommit=True,  # each read opens and ends its own transaction
-                user=self._users.get(access) or "",
-                password=self._passwords[access],
-                application_name=self._name,
-                connect_timeout=5,
-                prepare_threshold=None,  # a transaction-mode pooler keeps no prepared statements
-                row_factory=dict_row,
-            )
+            self._open[access] = self._connect(access)
             self._open[access].execute(f"set idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'")
         return self._open[access]
+
+    def _connect(self, access: str) -> psycopg.Connection[Row]:
+        return psycopg.connect(
+            self._address,
+            autocommit=True,  # each read opens and ends its own transaction
+            user=self._users.get(access) or "",
+            password=self._passwords[access],
+            application_name=self._name,
+            connect_timeout=5,
+            keepalives_idle=30,
+            prepare_threshold=None,  # a transaction-mode pooler keeps no prepared statements
+            row_factory=dict_row,
+        )
 
     def _drop(self, access: str) -> None:
         """After an error the session's state is anyone's guess: the next read opens another."""
@@ -141,6 +186,28 @@ def _impatiently(connection: psycopg.Connection[Row]) -> Iterator[None]:
             yield
         finally:
             timer.cancel()
+
+
+def _try_lock(connection: psycopg.Connection[Row], holder: str) -> tuple[int, bool]:
+    """(our backend, whether it has the lock now)."""
+    connection.execute("begin read only")
+    connection.execute("select set_config('application_name', %s, true)", (holder,))
+    for timeout in ENDLESS:  # the transaction lies idle for as long as the changes take
+        connection.execute(
+            "select set_config(%(n)s, '0', true) where current_setting(%(n)s, true) is not null", timeout
+        )
+    found = connection.execute(
+        "select pg_backend_pid() as backend, pg_try_advisory_xact_lock(%(lock)s) as got", {"lock": LOCK}
+    ).fetchone()
+    assert found is not None  # noqa: S101  # this query has one row
+    return found["backend"], found["got"]
+
+
+def _holder(connection: psycopg.Connection[Row]) -> str:
+    """Who holds the lock, and since when."""
+    found = connection.execute(HOLDER, {"lock": LOCK}).fetchone() or {}
+    who = found.get("application_name") or "by a session that this role may not see"
+    return f"{who}, since {found['xact_start']:%Y-%m-%d %H:%M:%S} UTC" if found.get("xact_start") else who
 
 
 def _ours(error: psycopg.Error) -> ServiceError:

@@ -30,11 +30,6 @@ def say(text: str) -> None:
     emit(f"<p>{html.escape(text)}</p>", text)
 
 
-def message(title: str, text: str) -> None:
-    """A text as somebody will read it, line breaks and all."""
-    emit(f"<p><b>{html.escape(title)}</b></p><pre>{html.escape(text)}</pre>", f"{title}\n{text}")
-
-
 def chart(figure: Any) -> None:
     """A matplotlib figure as inline SVG."""
     title = figure.axes[0].get_title(loc="left") if figure.axes else ""
@@ -95,7 +90,7 @@ def counts_over_time(frame: pd.DataFrame, when: str, by: str, title: str) -> Any
     span = (times.max() - times.min()) if len(times) else pd.Timedelta(0)
     step = next((s for s in ("5min", "15min", "1h", "3h", "12h") if span <= pd.Timedelta(s) * 48), "1D")
     counted = frame.groupby([times.dt.floor(step), frame[by]]).size().unstack(fill_value=0)
-    figure, axes = _figure(title)
+    figure, axes = canvas(title)
     bottom = pd.Series(0, index=counted.index)
     width = pd.Timedelta(step) * 0.9
     for (ink, hatch), kind in zip(INKS * 3, counted.columns, strict=False):
@@ -109,13 +104,13 @@ def counts_over_time(frame: pd.DataFrame, when: str, by: str, title: str) -> Any
 def counts(values: pd.Series[Any], title: str) -> Any:
     """Horizontal bars, one per value. Returns a matplotlib figure."""
     found = values.value_counts()[::-1]
-    figure, axes = _figure(title)
+    figure, axes = canvas(title)
     bars = axes.barh([str(value) for value in found.index], found.to_numpy(), color=INKS[0][0])
     axes.bar_label(bars, padding=3, fontsize=8)
     return figure
 
 
-def _figure(title: str) -> tuple[Any, Any]:
+def canvas(title: str) -> tuple[Any, Any]:
     import matplotlib as mpl  # noqa: PLC0415  # a run without charts should not wait for it
     from matplotlib.figure import Figure  # noqa: PLC0415
 

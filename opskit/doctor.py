@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from opskit import environment
+from opskit import environment, signatures
 from opskit.environment import Access, Environment
-from opskit.errors import BadInput, CannotTell
-from opskit.services import Absent, Services, billing, connect
+from opskit.errors import BadInput, CannotTell, Refused
+from opskit.services import Absent, Secrets, Services, billing, connect
 from opskit.services.pins import pins
 
 SKEW = 30.0
@@ -37,8 +39,8 @@ class Finding:
 Look = Callable[[], str]
 
 
-def examine(target: Environment) -> Iterator[Finding]:
-    """Look at everything that a night run would need of an environment."""
+def examine(target: Environment, allowed: Path) -> Iterator[Finding]:
+    """Look at everything that a night run would need of an environment. `allowed` lists who may sign."""
     if found := sorted(set(PLACEHOLDER.findall(target.model_dump_json()))):
         yield Finding("environment file", False, f"still holds placeholders: {', '.join(found)}")
     yield from _addresses(target)
@@ -53,6 +55,8 @@ def examine(target: Environment) -> Iterator[Finding]:
             yield Finding(what, False, str(error))
         except CannotTell as error:
             yield Finding(what, False if error.__class__ is not CannotTell else None, str(error))
+    yield _lock(target, secrets)
+    yield from _evidence(target, allowed)
     skews = {http.service: abs(http.skew) for http in services.http() if http.skew is not None}
     if skews:
         worst = max(skews, key=lambda name: skews[name])
@@ -131,6 +135,31 @@ def _may_update(changing: Services) -> str:
     if missing:
         raise BadInput(f"the change role may not update {', '.join(missing)} of user_profiles.")
     return "may update the billing columns"
+
+
+def _lock(target: Environment, secrets: Secrets) -> Finding:
+    """Whether the lock for changes can be held there; a pooler in between could be in the way."""
+    database = connect(target, {"change": secrets["change"]}, "opskit/doctor").database
+    try:
+        with database.locked("opskit doctor") as backend:
+            held = connect(target, {"read": secrets["read"]}, "opskit/doctor").database.holds_lock(backend)
+    except (CannotTell, Refused) as error:
+        return Finding("lock", None if isinstance(error, Refused) else False, str(error))
+    return Finding("lock", held, "can be held" if held else "is not seen by others: use the direct port, 5432")
+
+
+def _evidence(target: Environment, allowed: Path) -> Iterator[Finding]:
+    """What signing and the archive need on this machine."""
+    yield Finding(
+        "git", bool(shutil.which("git")), "keeps the archive's history" if shutil.which("git") else "is missing"
+    )
+    signature, why = signatures.sign("opskit doctor", signatures.APPROVAL)
+    if not signature:
+        yield Finding("signing key", False if target.production else None, f"{why}; records would be unsigned")
+        return
+    judged = signatures.judge("opskit doctor", signature, signatures.APPROVAL, allowed, datetime.now(UTC))
+    named = judged.who or f"{judged.key}, which {allowed.name} does not list"
+    yield Finding("signing key", True if judged.who else None, named)
 
 
 def _same(promised: str, found: str) -> str:

@@ -103,6 +103,8 @@ class Facts(Strict):
 class Limits(Strict):
     max_actions: Annotated[int, Field(ge=1)] = 25
     stripe_requests_per_second: Annotated[float, Field(gt=0)] = 6.25  # a quarter of what one endpoint allows
+    run_minutes: Annotated[float, Field(gt=0)] = 240  # after which a whole run is ended
+    step_minutes: Annotated[float, Field(gt=0)] = 10  # for which one step may give no sign of life
 
 
 class Environment(Strict):

@@ -10,44 +10,93 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from opskit import actions, archive, journal, plan, provenance, record
+from opskit import actions, approval, archive, journal, plan, provenance, record
 from opskit.actions import Action, Result
 from opskit.environment import Environment
 from opskit.errors import Refused
+from opskit.journal import Journal
+from opskit.lock import Lock, attended
 from opskit.outcome import Outcome, classify
-from opskit.redaction import Redactor
+from opskit.permit import Permit, permit
+from opskit.redaction import redactor
 from opskit.services import Secrets, Services, connect, pins
 
 Tell = Callable[[Action, Result, str], None]
 ACTION_EVENTS = ("action.begun", "action.ended")
 
 
-def resume(folder: Path, target: Environment, secrets: Secrets, outputs: Path, tell: Tell) -> tuple[Path, Outcome]:
+def resume(
+    folder: Path, target: Environment, secrets: Secrets, outputs: Path, tell: Tell, lock: Lock
+) -> tuple[Path, Outcome]:
     """Finish an apply that stopped: ask the outside world about what was begun, then do the rest.
 
-    The answer is a record of its own, which names the one it resumes and carries its action events over.
+    The answer is a record of its own, which names the one it resumes and carries its action events over. One whose
+    process died is closed and sealed first, as lost.
     """
     approved = applied_plan(folder, target)
     services = _connect(target, secrets)
-    new, log = _open(folder, "resumes", outputs, secrets)
-    shutil.copy(folder / "approval.json", new)
-    log.write("plan", digest=approved.digest, actions=len(approved), manual=0, causes=[])
-    for action, result, why in actions.carry_out(approved.actions, services, log):
-        tell(action, result, why)
-    return _close(new, log, classify(log.read(), len(approved)))
+    if not (folder / record.MANIFEST).exists():
+        archive.finish(folder)
+        archive.seal(folder)
+
+    def work(log: Journal, permit: Permit) -> Outcome:
+        log.write("plan", digest=approved.digest, actions=len(approved), manual=0, causes=[])
+        for action, result, why in actions.carry_out(approved.actions, services, log, permit):
+            tell(action, result, log.redactor.text(why))
+        return classify(log.read(), len(approved))
+
+    return _record(folder, "resumes", target, secrets, outputs, lock, services, work)
 
 
-def undo(folder: Path, target: Environment, secrets: Secrets, outputs: Path, tell: Tell) -> tuple[Path, Outcome]:
+def undo(
+    folder: Path, target: Environment, secrets: Secrets, outputs: Path, tell: Tell, lock: Lock
+) -> tuple[Path, Outcome]:
     """Take back what an apply did, last first. What somebody changed since is left alone and said."""
     approved = applied_plan(folder, target)
     standing(folder)
     services = _connect(target, secrets)
-    new, log = _open(folder, "undoes", outputs, secrets)
-    good = True
-    for action, result, why in actions.take_back(approved.actions, services, log):
-        good = good and result.good
-        tell(action, result, why)
-    return _close(new, log, Outcome.UNDONE if good else Outcome.PARTLY)
+
+    def work(log: Journal, permit: Permit) -> Outcome:
+        good = True
+        for action, result, why in actions.take_back(approved.actions, services, log, permit):
+            good = good and result.good
+            tell(action, result, log.redactor.text(why))
+        return Outcome.UNDONE if good else Outcome.PARTLY
+
+    return _record(folder, "undoes", target, secrets, outputs, lock, services, work)
+
+
+def _record(
+    folder: Path,
+    relation: str,
+    target: Environment,
+    secrets: Secrets,
+    outputs: Path,
+    lock: Lock,
+    services: Services,
+    work: Callable[[Journal, Permit], Outcome],
+) -> tuple[Path, Outcome]:
+    """Do some work on what an apply left, and keep a record of its own of it, whatever happens."""
+    new, log = _open(folder, relation, target, outputs, secrets, lock)
+    with attended(new), permit(lock, services.database) as may_begin:
+        try:
+            outcome = work(log, may_begin)
+        except KeyboardInterrupt as error:
+            log.write("interrupted", why=str(error) or "in the middle of an action")
+            outcome = _cut(relation, log, archive.approved(new), Outcome.INTERRUPTED)
+        except Refused as error:
+            log.write("refused", why=error.message)
+            outcome = _cut(relation, log, archive.approved(new), Outcome.REFUSED)
+        log.write("run.ended", outcome=outcome, exit=outcome.exit)
+    archive.seal(new)
+    return new, outcome
+
+
+def _cut(relation: str, log: Journal, approved: int | None, nothing_done: Outcome) -> Outcome:
+    """The outcome of work that was stopped; what a journal says was done before is not what an undo did."""
+    if relation == "resumes":
+        return classify(log.read(), approved)
+    return Outcome.CUT_SHORT if any(e["event"] == "undo.begun" for e in log.read()) else nothing_done
 
 
 def standing(folder: Path) -> list[Action]:
@@ -65,8 +114,8 @@ def applied_plan(folder: Path, target: Environment) -> plan.Plan:
     """The plan that a run carried out. Refused where it carried out none, or its environment was changed since."""
     if not (folder / "approval.json").exists():
         raise Refused(f"{folder.name} carried out no plan: there is nothing to resume or to take back.")
-    approved, approval = plan.load(folder / "plan.json"), plan.load_approval(folder / "approval.json")
-    if approval is None or approval.plan != approved.digest:
+    approved, word = plan.load(folder / "plan.json"), approval.load(folder / "approval.json")
+    if word is None or word.plan != approved.digest:
         raise Refused(f"the plan in {folder.name} is not the one that was approved.")
     if approved.made_for["target"] != target.digest:
         raise Refused(f"environment {target.name} was changed since that plan was made.", "Run the runbook again.")
@@ -80,26 +129,23 @@ def _connect(target: Environment, secrets: Secrets) -> Services:
     return services
 
 
-def _open(folder: Path, relation: str, outputs: Path, secrets: Secrets) -> tuple[Path, journal.Journal]:
-    """A record for what follows, pointing at what it follows and carrying its actions over."""
+def _open(
+    folder: Path, relation: str, target: Environment, outputs: Path, secrets: Secrets, lock: Lock
+) -> tuple[Path, Journal]:
+    """A record for what follows: it names what it follows, and whose that was, and carries its actions over."""
     old = archive.about(folder)
     head: dict[str, Any] = provenance.describe(old["runbook"], provenance.find_root(), old["parameters"])
-    head |= {"incident": old["incident"], "environment": old["environment"], relation: old["run"]}
+    head |= {"incident": old["incident"], "environment": old["environment"], "retention_days": target.retention_days}
+    head |= {relation: old["run"], "after": {key: old[key] for key in ("operator", "host", "started")}, "lock": lock}
     new = record.prepare(outputs, head)
-    shutil.copy(folder / "plan.json", new)
-    redactor = Redactor({f"{s} {access}": v for access, found in secrets.items() for s, v in found.items()})
-    log = journal.Journal(new / record.JOURNAL, redactor)
+    for name in ("plan.json", "approval.json", "environment.json"):
+        shutil.copy(folder / name, new)
+    log = Journal(new / record.JOURNAL, redactor(secrets))
     log.write("run.accepted", runner=os.getpid(), **{k: head[k] for k in ("run", "operator", "host", relation)})
     for event in journal.read(folder / record.JOURNAL):
         if event["event"] in ACTION_EVENTS:
             log.write(**{**event, "carried_over": True})
     return new, log
-
-
-def _close(folder: Path, log: journal.Journal, outcome: Outcome) -> tuple[Path, Outcome]:
-    log.write("run.ended", outcome=outcome, exit=outcome.exit)
-    record.seal(folder)
-    return folder, outcome
 
 
 def waiting(folder: Path) -> Iterator[str]:

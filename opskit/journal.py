@@ -8,8 +8,9 @@ that was not wholly written had not been announced.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 from opskit.redaction import Redactor
 
 Event = dict[str, Any]
+DEEPEST = 50
+LARGEST = 10**4000  # of a whole number: Python itself reads back none of much more digits
 
 
 class Journal:
@@ -29,12 +32,14 @@ class Journal:
     def write(self, event: str, **data: Any) -> None:
         """Append `event` and return only when the disk has it."""
         entry = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
-        line = json.dumps(self.redactor.tree(entry | data), ensure_ascii=False, default=str) + "\n"
+        line = json.dumps(self.redactor.tree(entry | plain(data)), ensure_ascii=False, allow_nan=False) + "\n"
+        raw = line.encode(errors="backslashreplace")  # half a surrogate pair stays JSON
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             if torn(self.path):
-                line = "\n" + line
-            os.write(handle, line.encode(errors="backslashreplace"))  # half a surrogate pair stays JSON
+                raw = b"\n" + raw
+            while raw:  # a disk that is almost full takes a part, and then says so
+                raw = raw[os.write(handle, raw) :]
             os.fsync(handle)
         finally:
             os.close(handle)
@@ -53,13 +58,35 @@ def torn(path: Path) -> bool:
 
 
 def read(path: Path) -> Iterator[Event]:
-    """The events at `path` in order, without torn lines; nothing if there is no journal."""
+    """The events at `path` in order, without lines that are not whole; nothing if there is no journal."""
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+    for line in path.read_bytes().split(b"\n"):
         try:
-            entry = json.loads(line)
-        except ValueError:
+            entry = json.loads(line.strip(b"\0").decode())  # a machine that lost power leaves zeros
+        except (ValueError, RecursionError):
             continue
-        if isinstance(entry, dict) and "event" in entry:
+        if isinstance(entry, dict) and isinstance(entry.get("event"), str):
             yield entry
+
+
+def plain(value: Any, within: tuple[int, ...] = ()) -> Any:
+    """`value` as JSON can hold it, whatever it is: an event must not be lost over a detail."""
+    match value:
+        case None | bool() | str():
+            return value
+        case int() if abs(value) < LARGEST:
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case Mapping() | list() | tuple() | set() | frozenset() if id(value) in within or len(within) >= DEEPEST:
+            return "(nested too deeply, or within itself)"
+        case Mapping():
+            within = (*within, id(value))
+            return {str(plain(key, within)): plain(item, within) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [plain(item, (*within, id(value))) for item in value]
+    try:
+        return str(value)
+    except Exception:  # somebody else's object
+        return f"({type(value).__name__})"

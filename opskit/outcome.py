@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import IntEnum, StrEnum
 
-from opskit.actions import Result
+from opskit.actions import Past, Result
 from opskit.checks import HEALTHY, UNKNOWN
 from opskit.journal import Event
 
@@ -32,6 +32,7 @@ class Outcome(StrEnum):
     ERROR = "error"
     LOST = "lost"
     INTERRUPTED = "interrupted"
+    CUT_SHORT = "interrupted, partly applied"
     PLANNED = "plan awaits approval"
     REFUSED = "refused"
     PARTLY = "partly applied"
@@ -54,6 +55,7 @@ EXITS = {
     Outcome.INTERRUPTED: Exit.ERROR,
     Outcome.PLANNED: Exit.PLANNED,
     Outcome.REFUSED: Exit.REFUSED,
+    Outcome.CUT_SHORT: Exit.PARTLY,
     Outcome.PARTLY: Exit.PARTLY,
     Outcome.FATE_UNKNOWN: Exit.PARTLY,
     Outcome.PEOPLE: Exit.PEOPLE,
@@ -83,10 +85,10 @@ def classify(events: Sequence[Event], approved: int | None) -> Outcome:
 
 
 def _carried_out(events: Sequence[Event], approved: int | None) -> Outcome:
-    ended = {e["action"]: Result(e["result"]) for e in events if e["event"] == "action.ended"}
-    begun = {e["action"] for e in events if e["event"] == "action.begun"}
-    if begun - set(ended) or Result.UNKNOWN in ended.values():
+    past = Past(events)
+    results = [Result(event["result"]) for event in past.ended.values()]
+    if past.begun.keys() - past.ended.keys() or Result.UNKNOWN in results:
         return Outcome.FATE_UNKNOWN
-    if len(ended) == approved and all(result.good for result in ended.values()):
+    if len(results) == approved and all(result.good for result in results):
         return Outcome.VERIFIED
-    return Outcome.PARTLY
+    return Outcome.CUT_SHORT if any(e["event"] == "interrupted" for e in events) else Outcome.PARTLY

@@ -35,6 +35,7 @@ from pydantic import (
 )
 
 from opskit.errors import BadInput
+from opskit.redaction import Redactor
 
 PLAIN = (str, int, float, bool, list, dict, NoneType)
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -175,6 +176,16 @@ def validate(model: type[BaseModel], given: Mapping[str, Any], source: str) -> B
             for e in error.errors(include_url=False)
         ]
         raise BadInput(f"{source}: " + "; ".join(lines) + ".", "`opskit describe` lists what is accepted.") from None
+
+
+def refuse_secrets(given: Mapping[str, Any], redactor: Redactor) -> None:
+    """Raise BadInput where a parameter holds a known secret: it would be kept, and shown to whoever lists processes."""
+    for key, value in given.items():
+        if held := redactor.named(f"{key}\n{value}"):
+            raise BadInput(
+                f"parameter {redactor.text(key)!r} holds the secret {held[0]!r}, which is not repeated here.",
+                "Leave it out: a run gets its secrets from its environment. Others may have seen this one: replace it.",
+            )
 
 
 def from_file(path: Path) -> dict[str, Any]:

@@ -1,20 +1,18 @@
-"""The plan of a run: an ordered list of actions, as data, with a digest; and the approval of one."""
+"""The plan of a run: an ordered list of actions, as data, with a digest."""
 
 from __future__ import annotations
 
 import html
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from opskit.actions import Action, digest
-from opskit.errors import BadInput, Refused
+from opskit.errors import BadInput
 from opskit.redaction import Redactor
 
-VALID = timedelta(minutes=60)
 HEAD = 50  # actions of a long plan shown in a notebook; plan.json has them all
 
 
@@ -104,77 +102,3 @@ def load(path: Path) -> Plan:
         return Plan(data["made_for"], [Action(**action) for action in data["actions"]])
     except (OSError, ValueError, KeyError, TypeError):
         raise BadInput(f"{path}: holds no plan.") from None
-
-
-@dataclass(frozen=True)
-class Approval:
-    """A named person's word for exactly one plan, in one environment, until it expires."""
-
-    plan: str  # its digest
-    environment: str
-    actions: int
-    removals: int  # how many of them take access away, agreed to by name
-    approver: str
-    at: str
-    expires: str
-
-    def save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-
-
-def approve(plan: Plan, approver: str, typed: str, *, with_removals: bool = False, max_actions: int) -> Approval:
-    """Approve `plan`. `typed` repeats its environment and number of actions, such as `production 37`.
-
-    Raises Refused where the plan is empty, removes access and that was not agreed to, or `typed` differs.
-    """
-    environment = plan.made_for["environment"]
-    if not plan.actions:
-        raise Refused("the plan is empty: there is nothing to approve.")
-    expected = f"{environment} {len(plan)}"
-    if " ".join(typed.split()) != expected:
-        above = f" It is above this environment's max_actions of {max_actions}." if len(plan) > max_actions else ""
-        raise Refused(f"not approved: {typed!r} is not {expected!r}.{above}", f"Type {expected!r} to approve.")
-    if plan.removals and not with_removals:
-        titles = "\n".join(f"  {action.title}" for action in plan.removals[:5])
-        raise Refused(
-            f"{len(plan.removals)} of {len(plan)} actions take access away from users:\n{titles}",
-            "Look at them, then approve with --with-removals.",
-        )
-    now = datetime.now(UTC)
-    return Approval(
-        plan.digest,
-        environment,
-        len(plan),
-        len(plan.removals),
-        approver,
-        now.isoformat(timespec="seconds"),
-        (now + VALID).isoformat(timespec="seconds"),
-    )
-
-
-def load_approval(path: Path) -> Approval | None:
-    """The approval saved at `path`, or None. Raises BadInput where the file is not one."""
-    if not path.exists():
-        return None
-    try:
-        found = Approval(**json.loads(path.read_text(encoding="utf-8")))
-        begins, ends = datetime.fromisoformat(found.at), datetime.fromisoformat(found.expires)
-        if ends - begins > VALID + timedelta(seconds=1) or ends.tzinfo is None:
-            raise ValueError("no approval lasts that long")
-        return found
-    except (ValueError, TypeError):
-        raise BadInput(f"{path}: is not an approval.") from None
-
-
-def require(approval: Approval | None, plan: Plan, now_for: dict[str, Any], run: str) -> None:
-    """Raise Refused unless `approval` covers exactly `plan`, has not expired, and nothing it rests on has changed."""
-    if approval is None:
-        raise Refused("this plan is not approved.", f"Next: opskit approve {run}")
-    if approval.plan != plan.digest:
-        raise Refused("the approval is for another plan; this one was changed after it.", f"Next: opskit approve {run}")
-    if datetime.fromisoformat(approval.expires) < datetime.now(UTC):
-        raise Refused(f"the approval expired at {approval.expires}.", "Run the runbook again and approve its new plan.")
-    stale = [key for key, value in now_for.items() if plan.made_for.get(key) != value]
-    if stale:
-        raise Refused(f"the plan is stale: {', '.join(stale)} changed since.", "Run the runbook again.")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,15 @@ def notebook_digest(path: Path) -> str:
     """Of a notebook's cells, without outputs and metadata: what was reviewed is what runs."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return digest([[c.get("id"), c["cell_type"], "".join(c["source"])] for c in cells])
+
+
+@cache
+def code() -> str:
+    """The version of opskit that runs here, and a digest of its source: an edited copy is another one."""
+    package = Path(opskit.__file__).parent
+    sources = sorted(p for p in package.rglob("*.py") if "sandbox" not in p.relative_to(package).parts)
+    found = digest([[p.relative_to(package).as_posix(), p.read_text(encoding="utf-8")] for p in sources])
+    return f"{opskit.__version__}+{found[7:19]}"
 
 
 def commit(root: Path) -> str | None:
@@ -83,7 +93,7 @@ def describe(runbook: str, root: Path, given: Mapping[str, Any]) -> dict[str, An
         "incident": given.get("incident") or f"{now:%Y-%m-%d}-{runbook}",
         "runbook": runbook,
         "notebook": notebook_digest(root / "notebooks" / f"{runbook}.ipynb"),
-        "opskit": opskit.__version__,
+        "opskit": code(),
         "commit": commit(root),
         "environment": given.get("environment") or "sandbox",
         "parameters": dict(given),

@@ -8,13 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from opskit import signatures
 from opskit.errors import BadInput, Refused
 
+FORMAT = 2  # of the manifest
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.json.sig"
+PRIVATE = "private"  # before-images and messages: never exported, never committed
 JOURNAL = "journal.jsonl"
 NOTEBOOK = "notebook.ipynb"
 
@@ -61,32 +68,120 @@ def write(path: Path, text: str) -> None:
         os.close(handle)
 
 
-def seal(folder: Path) -> str:
-    """Write down the digest of every file of a record, and answer the digest of that list."""
+def seal(folder: Path, by: str) -> str:
+    """Write down the digest of every file of a record, and sign that list; answers why it is unsigned, or nothing.
+
+    Raises Refused where it is sealed already.
+    """
     if (folder / MANIFEST).exists():
         raise Refused(f"{folder.name} is sealed already.")
-    text = json.dumps({"opskit_manifest": 1, "files": digests(folder)}, indent=1, sort_keys=True)
+    now = datetime.now(UTC)
+    about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    text = _manifest(
+        {
+            "opskit_manifest": FORMAT,
+            "incident": about["incident"],
+            "run": about["run"],
+            "sealed": now.isoformat(timespec="seconds"),
+            "sealed_by": by,
+            "private_until": (now + timedelta(days=about.get("retention_days", 90))).date().isoformat(),
+            "files": digests(folder),
+        }
+    )
+    signature, why = signatures.sign(text, signatures.RECORD)
     write(folder / MANIFEST, text)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    if signature:
+        write(folder / SIGNATURE, signature)
+    return why
+
+
+def _manifest(content: dict[str, Any]) -> str:
+    """The one spelling of a manifest: with its own digest, so that no byte of it can change unnoticed."""
+    own = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**content, "digest": f"sha256:{own}"}, indent=1, sort_keys=True) + "\n"
 
 
 def digests(folder: Path) -> dict[str, str]:
     """Path within the record -> digest of the file."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MANIFEST)
-    return {
-        path.relative_to(folder).as_posix(): "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-    }
+    outside = {folder / MANIFEST, folder / SIGNATURE}
+    files = (
+        path for path in sorted(folder.rglob("*")) if path not in outside and (path.is_symlink() or path.is_file())
+    )
+    return {path.relative_to(folder).as_posix(): f"sha256:{_sha256(path)}" for path in files}
 
 
-def verify(folder: Path) -> list[str]:
-    """What is no longer as it was sealed: a line for each altered, removed or added file. Empty: all is."""
+def _sha256(path: Path) -> str:
+    if path.is_symlink():  # where it points to is all that it is
+        return hashlib.sha256(str(path.readlink()).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def manifest(folder: Path) -> dict[str, Any] | None:
+    """A record's manifest; None where it is damaged. Raises OSError where there is none."""
+    text = (folder / MANIFEST).read_bytes()
     try:
-        sealed: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        found: dict[str, Any] = json.loads(text)
+        own = {key: value for key, value in found.items() if key != "digest"}
+        return found if _manifest(own).encode() == text and isinstance(found["files"], dict) else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of verifying a record."""
+
+    wrong: tuple[str, ...] = ()  # altered, removed, added
+    purged: tuple[str, ...] = ()  # gone from private/ after its time, as the retention wants it
+    signer: str = ""  # by whom it is signed, as the allowed signers name them
+    unproven: tuple[str, ...] = ()
+
+
+def verify(folder: Path, allowed: Path | None = None) -> Finding:
+    """Whether a record is as it was sealed, and what can be said of who sealed it. Needs nothing but its folder.
+
+    `allowed` may name a file of allowed signers; without it a signature proves no name.
+    """
+    try:
+        sealed = manifest(folder)
     except OSError:
-        return ["not sealed: there is no manifest"]
-    except (ValueError, KeyError, TypeError):
-        return ["the manifest itself is damaged"]
-    now = digests(folder)
-    removed = [f"removed: {name}" for name in sealed if name not in now]
-    added = [f"added: {name}" for name in now if name not in sealed]
-    return removed + added + [f"altered: {name}" for name in sealed if name in now and now[name] != sealed[name]]
+        return Finding(("not sealed: there is no manifest",))
+    if sealed is None:
+        return Finding(("the manifest itself is damaged",))
+    now, then = digests(folder), sealed["files"]
+    gone = [name for name in then if name not in now]
+    overdue = sealed["private_until"] < datetime.now(UTC).date().isoformat()
+    purged = tuple(name for name in gone if overdue and name.startswith(f"{PRIVATE}/"))
+    wrong = [f"removed: {name}" for name in gone if name not in purged]
+    wrong += [f"added: {name}" for name in now if name not in then]
+    wrong += [f"altered: {name}" for name in then if name in now and now[name] != then[name]]
+    if (folder / SIGNATURE).exists():
+        signer, bad, unproven = _judge(folder, sealed, allowed)
+        return Finding((*wrong, *bad), purged, signer, unproven)
+    return Finding(tuple(wrong), purged, "", ("it is not signed",))
+
+
+def _judge(folder: Path, sealed: dict[str, Any], allowed: Path | None) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """(signer, what is wrong, what is unproven) of a record's signature."""
+    signature = (folder / SIGNATURE).read_text(encoding="utf-8", errors="replace")
+    text, at = (folder / MANIFEST).read_text(encoding="utf-8"), datetime.fromisoformat(sealed["sealed"])
+    judged = signatures.judge(text, signature, signatures.RECORD, allowed, at)
+    if not judged.good:
+        return "", (f"the signature is not good: {judged.why}",), ()
+    if not judged.who:
+        return "", (), (f"it is signed by key {judged.key}, and nobody says whose that is",)
+    if judged.who != sealed["sealed_by"]:
+        return judged.who, (), (f"it was sealed in the name of {sealed['sealed_by']} and signed by {judged.who}",)
+    return judged.who, (), ()
+
+
+def purge(folder: Path) -> list[str]:
+    """Remove what is private in a sealed record once its time is over; answers what was removed."""
+    sealed = manifest(folder) if (folder / MANIFEST).exists() else None
+    if sealed is None or sealed["private_until"] >= datetime.now(UTC).date().isoformat():
+        return []
+    private = folder / PRIVATE
+    names = [path.relative_to(folder).as_posix() for path in sorted(private.rglob("*")) if path.is_file()]
+    shutil.rmtree(private, ignore_errors=True)
+    return names

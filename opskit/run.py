@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ import pandas as pd
 from IPython import get_ipython
 from pydantic import BaseModel
 
-from opskit import actions, checks, environment, parameters, plan, provenance, redaction, unseen
+from opskit import actions, approval, checks, environment, guard, parameters, plan, provenance, redaction, unseen
 from opskit import display as looks
 from opskit.checks import Answer, Check
 from opskit.errors import CannotTell, Refused
 from opskit.journal import Journal
+from opskit.lock import attended
+from opskit.permit import permit
 from opskit.services import Services, connect, pins
 
+_at_work = ExitStack()  # as long as this kernel lives, its run is not lost
 SKEW = 30.0  # seconds between clocks that are still all right
 
 
@@ -49,7 +53,8 @@ class Run:
         self._told: set[str] = set()  # reasons for not seeing
         self._dark: set[int] = set()  # cells that have said so
         made_for = {
-            key: about[key] for key in ("runbook", "notebook", "opskit", "environment", "parameters", "incident")
+            key: about[key]
+            for key in ("run", "operator", "runbook", "notebook", "opskit", "environment", "parameters", "incident")
         }
         self.plan = plan.Plan({**made_for, "target": target.digest})
 
@@ -144,7 +149,8 @@ class Run:
         private.mkdir(mode=0o700, exist_ok=True)
         (private / f"{name}.txt").write_text(self._redactor.text(text), encoding="utf-8")
         self.journal.write("draft", name=name)
-        looks.message(f"Draft “{name}” (not sent; kept in private/{name}.txt)", text)
+        lines = len(text.strip().splitlines())
+        looks.say(f"Draft “{name}”, {lines} lines, not sent: private/{name}.txt beside this record.")
 
     # Doing.
 
@@ -172,15 +178,16 @@ class Run:
             return
         self.plan.save(self.folder / "proposed.json")
         self._show_difference(approved)
-        for action, result, why in actions.carry_out(approved.actions, self._services, self.journal):
-            print(f"{result}: {action.title}{f' ({why})' if why else ''}", flush=True)  # noqa: T201  # as it goes
+        with permit(self.about.get("lock"), self._services.database) as may_begin:
+            for action, result, why in actions.carry_out(approved.actions, self._services, self.journal, may_begin):
+                print(f"{result}: {action.title}{f' ({why})' if why else ''}", flush=True)  # noqa: T201  # as it goes
 
     def _approved(self) -> plan.Plan | None:
         if not (self.folder / "approval.json").exists():
             return None
         approved = plan.load(self.folder / "plan.json")
         now_for = {key: self.plan.made_for[key] for key in ("notebook", "opskit", "target")}
-        plan.require(plan.load_approval(self.folder / "approval.json"), approved, now_for, self.about["run"])
+        approval.require(approval.load(self.folder / "approval.json"), approved, now_for, self.about["run"])
         return approved
 
     def _show_difference(self, approved: plan.Plan) -> None:
@@ -228,16 +235,17 @@ def begin(runbook: str) -> Run:
         k: namespace[k] for k in parameters.undeclared(namespace)
     }
     checked = parameters.validate(model, given, runbook)
-    folder, about = _folder(runbook, checked)
+    about = _about(runbook, checked)
     target = environment.load(about["environment"], Path(about["root"]))
     secrets = json.loads(handed) if handed else {"read": environment.resolve(target, "read")}
     _forget_other_secrets(target, Path(about["root"]))
-    redactor = redaction.Redactor(
-        {f"{service} {access}": value for access, found in secrets.items() for service, value in found.items()}
-    )
+    redactor = redaction.redactor(secrets)
+    parameters.refuse_secrets(checked.model_dump(mode="json"), redactor)
+    folder = _folder(about)
     if shell:
         _guard(shell, redactor)
     journal = Journal(folder / "journal.jsonl", redactor)
+    _at_work.enter_context(attended(folder))
     services = connect(target, secrets, f"opskit/{about['run']}", about.get("rate"))
     run = Run(folder, about, checked, target, services, journal)
     unseen.install(shell, run._could_not_look)
@@ -247,17 +255,24 @@ def begin(runbook: str) -> Run:
     return run
 
 
-def _folder(runbook: str, given: BaseModel) -> tuple[Path, dict[str, Any]]:
-    """The folder that the runner prepared; else one of our own, for a notebook run by hand or by bare papermill."""
+def _about(runbook: str, given: BaseModel) -> dict[str, Any]:
+    """The head of the record: as the runner wrote it; else our own, for a notebook run by hand or by bare papermill."""
     if prepared := os.environ.get("OPSKIT_RUN"):
-        folder = Path(prepared)
-        return folder, json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads((Path(prepared) / "run.json").read_text(encoding="utf-8"))
+        return found
     root = provenance.find_root()
     about = provenance.describe(runbook, root, given.model_dump(mode="json"))
-    folder = provenance.outputs(root) / about["incident"] / about["run"]
+    return about | {"retention_days": environment.load(about["environment"], root).retention_days}
+
+
+def _folder(about: Mapping[str, Any]) -> Path:
+    """The folder that the runner prepared; else one of our own."""
+    if prepared := os.environ.get("OPSKIT_RUN"):
+        return Path(prepared)
+    folder: Path = provenance.outputs(Path(about["root"])) / about["incident"] / about["run"]
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-    return folder, about
+    return folder
 
 
 def _forget_other_secrets(target: environment.Environment, root: Path) -> None:
@@ -269,7 +284,7 @@ def _forget_other_secrets(target: environment.Environment, root: Path) -> None:
 
 def _guard(shell: Any, redactor: redaction.Redactor) -> None:
     """Nothing leaves this kernel unredacted, and nothing typed is remembered outside the record."""
-    redaction.guard(shell.kernel.session, redactor)
+    guard.guard(shell.kernel.session, redactor)
     shell.history_manager.enabled = False
 
 

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
@@ -36,12 +37,18 @@ from traitlets.config import Config
 
 from opskit import archive, record
 from opskit.actions import digest
-from opskit.environment import Environment, all_variables, variables
+from opskit.approval import Approval
+from opskit.environment import Environment, Limits, all_variables, variables
 from opskit.journal import Journal
+from opskit.lock import attended
 from opskit.outcome import Outcome, classify
-from opskit.plan import Approval, Plan
-from opskit.redaction import Redactor
+from opskit.permit import STOPPING
+from opskit.plan import Plan
+from opskit.redaction import Redactor, each, redactor
+from opskit.scrub import redact_files
+from opskit.spelling import sound
 
+GRACE = 60.0  # seconds for an action in flight to finish: it may wait for its effect, or for a slow vendor
 Progress = Callable[[str, int, int], None]  # cell id, its number, how many there are
 Secrets = Mapping[str, Mapping[str, str]]
 
@@ -65,30 +72,35 @@ def execute(
     progress: Progress = lambda *_: None,
 ) -> tuple[Path, Outcome]:
     """Run a notebook from beginning to end and seal its record. Answers the record's folder and the outcome."""
-    folder = record.prepare(outputs, about)
+    folder = record.prepare(outputs, {**about, "retention_days": target.retention_days})
     record.write(folder / "environment.json", target.model_dump_json(indent=1))
     if approved:
         approved.plan.save(folder / "plan.json")
         approved.approval.save(folder / "approval.json")
-    redactor = Redactor({f"{s} {access}": v for access, found in secrets.items() for s, v in found.items()})
-    journal = Journal(folder / record.JOURNAL, redactor)
-    journal.write("run.accepted", runner=os.getpid(), **{k: about[k] for k in ("run", "operator", "host")})
-    with terminated_as_interrupt(), short_folder() as runtime:
+    known = redactor(secrets)
+    journal = Journal(folder / record.JOURNAL, known)
+    with attended(folder), terminated_as_interrupt(), short_folder() as runtime:
+        journal.write("run.accepted", runner=os.getpid(), **{k: about[k] for k in ("run", "operator", "host")})
         inherited = _variables(variables(target) | all_variables(root), folder, secrets)
-        session = Session(folder, journal, redactor, inherited, root, runtime, progress)
+        session = Session(folder, journal, known, inherited, root, runtime, progress, target.limits)
         try:
             _papermill(root / "notebooks" / f"{about['runbook']}.ipynb", about["parameters"], session)
+        except KeyboardInterrupt:
+            journal.write("interrupted", why="before it began")
         except Exception as error:  # whatever it was: the record says so, and is sealed
             journal.write("failed", why=f"{type(error).__name__}: {_last_line(str(error))}")
-    return folder, close(folder, journal)
+        outcome = close(folder, journal)
+    archive.seal(folder)
+    return folder, outcome
 
 
-def close(folder: Path, journal: Journal) -> Outcome:
-    """Classify a run by its journal, say so there, and seal the record."""
-    outcome = classify(journal.read(), archive.approved(folder))
+def close(folder: Path, journal: Journal, outcome: Outcome | None = None) -> Outcome:
+    """Say how a run ended, by its journal unless that is known, and put the verdict on top of its notebook."""
+    outcome = outcome or classify(journal.read(), archive.approved(folder))
+    if found := redact_files(folder, journal.redactor):
+        journal.write("redacted", files=found)
     journal.write("run.ended", outcome=outcome, exit=outcome.exit)
     _put_verdict_first(folder)
-    record.seal(folder)
     return outcome
 
 
@@ -121,6 +133,7 @@ class Session:
     root: Path
     runtime: Path
     progress: Progress
+    limits: Limits
 
 
 class OpskitEngine(Engine):  # type: ignore[misc]  # papermill has no types
@@ -145,56 +158,128 @@ papermill_engines.register("opskit", OpskitEngine)
 
 def _drive(nb: NotebookNode, kernel_name: str, session: Session) -> None:
     total = len(nb.cells)
-    stopped: list[int] = []  # signals that ended it
-
-    def interruptible(notebook: NotebookNode) -> None:
-        """Let a signal end the notebook first: nbclient would take the kernel away under its own feet."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
-        def stop(sign: int) -> None:
-            stopped.append(sign)
-            if task:
-                task.cancel()
-
-        for sign in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(sign, stop, sign)
+    ending = Ending(session)
 
     def started(cell: NotebookNode, cell_index: int) -> None:
+        ending.forbid_if_asked()
         session.progress(cell.id, cell_index + 1, total)
         session.journal.write("cell.started", cell=cell.id, source=digest(cell.source))
+        ending.sign_of_life(cell.id)
 
     def executed(cell: NotebookNode, cell_index: int, execute_reply: dict[str, Any]) -> None:
         session.journal.write("cell.ended", cell=cell.id, status=execute_reply["content"]["status"])
         save(nb, session)
 
-    client = NotebookClient(
+    client: Client = Client(
         nb,
-        timeout=None,
+        timeout=None,  # ours, in Ending, knows a long step from a dead one
         kernel_name=kernel_name,
         extra_arguments=["--HistoryManager.enabled=False"],  # or every cell would be remembered outside the record
-        on_notebook_start=interruptible,
+        on_notebook_start=lambda notebook: ending.watch(client),
         on_cell_execute=started,
         on_cell_executed=executed,
         config=Config(KernelManager={"transport": "ipc", "connection_file": str(session.runtime / "k.json")}),
     )
+    client.heard = ending.sign_of_life
     try:
         # Output of a cell's child processes also goes to the kernel's own streams, raw: nobody must see those.
         client.execute(
             env=session.variables, cwd=str(session.root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
     except CellExecutionError as error:
-        kind = "refused" if error.ename == "Refused" else "failed"
-        session.journal.write(kind, why=f"{error.ename}: {_last_line(error.evalue)}")
-    except CellTimeoutError as error:
-        session.journal.write("failed", why=str(error).split("\n", 1)[0])
+        _stopped_by(error, ending, session.journal)
     except (DeadKernelError, asyncio.CancelledError):
-        if stopped:
-            session.journal.write("interrupted")
+        if ending.why:
+            session.journal.write("interrupted", why=f"{ending.why}; the kernel had to be killed")
         else:
             session.journal.write("failed", why="the kernel died")
     except KeyboardInterrupt:
-        session.journal.write("interrupted")
+        session.journal.write("interrupted", why="before the notebook began")
         client._cleanup_kernel()
+    else:
+        if ending.why:
+            session.journal.write("interrupted", why=ending.why)
+    finally:
+        ending.unwatch()
+
+
+def _stopped_by(error: CellExecutionError, ending: Ending, journal: Journal) -> None:
+    said = f"{error.ename}: {_last_line(error.evalue)}"
+    if error.ename in ("KeyboardInterrupt", "Interrupted"):
+        journal.write("interrupted", why=f"{ending.why or 'interrupted'}; {_last_line(error.evalue) or 'in a step'}")
+    else:
+        journal.write("refused" if error.ename == "Refused" else "failed", why=said)
+
+
+class Client(NotebookClient):
+    """Tells of every message that a cell sends: it is alive."""
+
+    heard: Callable[[], None] = staticmethod(lambda: None)
+
+    def process_message(self, *message: Any) -> Any:
+        self.heard()
+        return super().process_message(*message)
+
+
+class Ending:
+    """Ends a notebook before its time: on a signal, at the run's deadline, or when a step shows no sign of life.
+
+    First the kernel is interrupted, which lets an action in flight finish and be written down. Only a kernel that
+    does not heed that, or a second signal, is killed.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.why = ""
+        self._limits = session.limits
+        self._journal = session.journal.path
+        self._deadline = time.monotonic() + session.limits.run_minutes * 60
+        self._alive = time.monotonic()
+        self._written = 0  # bytes of the journal: an action that takes its time shows there
+        self._cell = ""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def sign_of_life(self, cell: str = "") -> None:
+        self._cell = cell or self._cell
+        self._alive = time.monotonic()
+
+    def forbid_if_asked(self) -> None:
+        """No further cell begins once an end was asked for."""
+        if self.why:
+            self._main.cancel()
+
+    def watch(self, client: Client) -> None:
+        """Begin; called in the loop that drives the notebook."""
+        main = asyncio.current_task()
+        assert main is not None  # noqa: S101  # nbclient calls this from its own task
+        self._client, self._main, self._loop = client, main, asyncio.get_running_loop()
+        for sign in STOPPING:
+            self._loop.add_signal_handler(sign, self.end, f"{sign.name} came")
+        self._look()
+
+    def unwatch(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        if (size := self._journal.stat().st_size) != self._written:
+            self._written = size
+            self.sign_of_life()
+        minutes = self._limits.step_minutes
+        if time.monotonic() > self._deadline:
+            self.end(f"the run's {self._limits.run_minutes:g} minutes were over")
+        elif time.monotonic() - self._alive > minutes * 60:
+            self.end(f"step {self._cell} gave no sign of life for {minutes:g} minutes")
+        else:
+            self._timer = self._loop.call_later(0.5, self._look)
+
+    def end(self, why: str) -> None:
+        if self.why:  # asked for a second time
+            self._main.cancel()
+            return
+        self.why = why
+        kernel: Any = self._client.km
+        self._interrupting = self._loop.create_task(kernel.interrupt_kernel())
+        self._timer = self._loop.call_later(GRACE, self._main.cancel)
 
 
 def _last_line(text: str) -> str:
@@ -203,8 +288,16 @@ def _last_line(text: str) -> str:
 
 def save(nb: NotebookNode, session: Session) -> None:
     """Write the executed notebook, redacted once more: pieces that were sent apart stand together now."""
-    clean = nbformat.from_dict(session.redactor.tree(joined(nb)))
-    record.write(session.folder / record.NOTEBOOK, nbformat.writes(clean))
+    record.write(session.folder / record.NOTEBOOK, nbformat.writes(cleaned(nb, session.redactor)))
+
+
+def cleaned(nb: NotebookNode, redactor: Redactor) -> NotebookNode:
+    """A notebook without a secret, also in the seam between two outputs, and with text that can be written."""
+    copy = joined(nb)
+    for cell in copy["cells"]:
+        across_outputs(cell.get("outputs", []), redactor)
+    clean: NotebookNode = nbformat.from_dict(each(copy, lambda text: redactor.text(sound(text))))
+    return clean
 
 
 def joined(nb: NotebookNode) -> Any:
@@ -221,6 +314,32 @@ def joined(nb: NotebookNode) -> Any:
         if "outputs" in cell:
             cell["outputs"] = outputs
     return copy
+
+
+def across_outputs(outputs: list[dict[str, Any]], redactor: Redactor) -> None:
+    """Take out secrets that begin in one output of a cell and end in a later one, whichever way one reads them.
+
+    A reader sees one form of each display, beside the streams; or only one of the streams.
+    """
+    forms = {form for output in outputs for form in output.get("data", {})} | {"text/plain"}
+    for form in sorted(forms):
+        _across([place for output in outputs if (place := _shown(output, form))], redactor)
+    for name in ("stdout", "stderr"):
+        _across([(output, "text") for output in outputs if output.get("name") == name], redactor)
+
+
+def _across(places: list[tuple[Any, str]], redactor: Redactor) -> None:
+    for (holder, key), text in zip(places, redactor.across([holder[key] for holder, key in places]), strict=True):
+        holder[key] = text
+
+
+def _shown(output: dict[str, Any], form: str) -> tuple[Any, str] | None:
+    """Where the text lies that a reader of `form` sees of an output."""
+    if output["output_type"] == "stream":
+        return output, "text"
+    data = output.get("data", {})
+    found = [key for key in (form, "text/plain", *data) if isinstance(data.get(key), str)]
+    return (data, found[0]) if found else None
 
 
 def _papermill(notebook: Path, given: dict[str, Any], session: Session) -> None:

@@ -104,6 +104,79 @@ def test_reading_garbage_raises_nothing(tmp_path_factory: pytest.TempPathFactory
     assert all("event" in entry for entry in read(path))
 
 
+class Sulking:
+    def __str__(self) -> str:
+        raise ValueError("no")
+
+
+def test_no_value_keeps_an_event_from_being_written(journal: Journal) -> None:
+    itself: list[Any] = []
+    itself.append(itself)
+    deep: list[Any] = []
+    for _ in range(10_000):
+        deep = [deep]
+    strange = {(1, 2): {3}, None: b"raw", "number": 10**5000, "nan": float("nan"), "sulking": Sulking()}
+    journal.write("one", strange=strange, itself=itself, deep=deep, big="x" * 5_000_000)
+    (found,) = journal.read()
+    assert found["strange"] | {"number": 0} == {
+        "[1, 2]": [3], "None": "b'raw'", "number": 0, "nan": "nan", "sulking": "(Sulking)",
+    }  # fmt: skip
+    assert found["itself"] == ["(nested too deeply, or within itself)"]
+    assert len(found["big"]) == 5_000_000
+    assert "NaN" not in journal.path.read_text()
+
+
+def test_secrets_within_objects_are_gone_too(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", Redactor({"token": "correct horse"}))
+    journal.write("one", error=ValueError("correct horse"), path=Path("/correct horse"), raw=b"correct horse")
+    assert b"correct horse" not in journal.path.read_bytes()
+    assert len(journal.read()) == 1
+
+
+def test_a_full_disk_is_told_and_leaves_no_event(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal.write("one")
+    plain, took = os.write, []
+
+    def almost_full(handle: int, raw: bytes) -> int:
+        if took:
+            raise OSError(28, "No space left on device")
+        took.append(True)
+        return plain(handle, raw[:30])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", almost_full)
+        with pytest.raises(OSError, match="No space left"):
+            journal.write("two")
+    assert [e["event"] for e in journal.read()] == ["one"]
+    journal.write("three")
+    assert [e["event"] for e in journal.read()] == ["one", "three"]
+
+
+LINE = b'{"at": "2026-11-23T00:00:00+00:00", "event": "said", "n": 1}'
+
+
+@pytest.mark.parametrize(
+    ("raw", "events"),
+    [
+        (LINE + b"\n" + LINE + b"\n", 2),  # twice is twice: what it means twice, its readers know
+        (b"\0" * 4096 + LINE + b"\n", 1),  # a machine that lost power
+        (LINE + b"\n" + b"\0" * 100, 1),
+        (LINE[:30] + LINE + b"\n" + LINE + b"\n", 1),  # torn, and the next one glued to it
+        (LINE[:20] + b"\n" + LINE, 1),
+        (b'{"x": {"at": "", "event": "inner"}\n', 0),  # what stands inside a torn event is none
+        (LINE.replace(b"said", b"s\xffid"), 0),
+        (b"[" * 100_000 + b"\n" + LINE, 1),
+        (b'{"event": ' + b"9" * 5000 + b"}\n" + LINE, 1),
+        (b'{"event": ["said"]}\n["event"]\n"event"\nnull\n\n' + LINE, 1),
+        (LINE + b"\r\n", 1),
+        (b"\xef\xbb\xbf" + LINE, 0),
+    ],
+)
+def test_a_damaged_journal_gives_its_whole_lines(journal: Journal, raw: bytes, events: int) -> None:
+    journal.path.write_bytes(raw)
+    assert [e["event"] for e in journal.read()] == ["said"] * events
+
+
 WRITER = """
 import sys
 from pathlib import Path

@@ -14,7 +14,18 @@ from support import REPOSITORY, RUNBOOK
 
 from opskit import parameters, runbooks
 from opskit.errors import BadInput
-from opskit.parameters import KINDS, declared, declared_here, from_file, from_text, span, undeclared, validate
+from opskit.parameters import (
+    KINDS,
+    declared,
+    declared_here,
+    from_file,
+    from_text,
+    refuse_secrets,
+    span,
+    undeclared,
+    validate,
+)
+from opskit.redaction import Redactor
 
 NOW = datetime.now(UTC)
 
@@ -286,6 +297,29 @@ def test_no_value_on_the_command_line_crashes(text: str) -> None:
 def test_a_name_that_is_no_identifier_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match="cannot be a parameter's name"):
         from_text(name, "1")
+
+
+# Secrets are no parameters.
+
+
+@pytest.mark.parametrize(
+    "value", ["sk_live_ab/cdef", "x sk_live_ab%2Fcdef y", ["a", {"b": "sk_live_ab/cdef"}], {"sk_live_ab/cdef": 1}]
+)
+def test_a_secret_as_a_parameter_is_refused_by_name_and_not_repeated(value: Any) -> None:
+    redactor = Redactor({"stripe read": "sk_live_ab/cdef"})
+    with pytest.raises(BadInput, match="parameter 'note' holds the secret 'stripe read'") as caught:
+        refuse_secrets({"fine": "sk_live", "note": value}, redactor)
+    assert "cdef" not in str(caught.value)
+
+
+def test_a_secret_as_a_parameters_name_is_not_repeated_either() -> None:
+    with pytest.raises(BadInput, match=r"parameter '\[secret token\]' holds the secret 'token'"):
+        refuse_secrets({"sk_live_abcdef": 1}, Redactor({"token": "sk_live_abcdef"}))
+
+
+def test_other_parameters_are_not_refused() -> None:
+    refuse_secrets({"note": "sk_live_", "n": 5, "none": None, "at": NOW}, Redactor({"token": "sk_live_abcdef"}))
+    refuse_secrets({"note": "anything"}, Redactor({}))
 
 
 # The runbooks' own declarations.

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from opskit import record
+from opskit import record, scrub
 from opskit.errors import BadInput, Refused
+from opskit.redaction import Redactor
 
 ABOUT = {"incident": "INC-1", "run": "20261123T000000-abcd", "runbook": "r"}
 
@@ -110,7 +111,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from opskit import record
+from opskit import record, scrub
 path = Path(sys.argv[1])
 record.write(path, "old")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -135,7 +136,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
 ENDLESS = """
 import sys
 from pathlib import Path
-from opskit import record
+from opskit import record, scrub
 n = 0
 while True:
     n += 1
@@ -172,3 +173,64 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path: Path, place: str) 
         record.check_writable(where)
     with pytest.raises(BadInput, match=f"cannot write to {where}"):
         record.prepare(where, ABOUT)
+
+
+# Files that a notebook wrote itself.
+
+SECRET = "sk_test_Quo\"te'/slash é"
+redactor = Redactor({"token": SECRET})
+
+WRITTEN = {
+    "text": SECRET.encode(),
+    "in the middle of much": b"x" * (record.PIECE - 9) + SECRET.encode() + b"y" * record.PIECE,
+    "other bytes around": b"\xff\xfe caf\xe9 \r\n" + SECRET.encode() + b"\0\x80\r\r\n",
+    "JSON": json.dumps({"key": [SECRET]}).encode(),
+    "UTF-16": f"\ufeff{SECRET}\r\n".encode("utf-16-le"),
+    "UTF-16, the other way round": f"\ufeff{SECRET}".encode("utf-16-be"),
+    "an environment": b"A=1\0TOKEN=" + SECRET.encode() + b"\0B=2\0",
+}
+
+
+@pytest.mark.parametrize("raw", WRITTEN.values(), ids=WRITTEN.keys())
+def test_a_secret_is_taken_out_of_a_file(folder: Path, raw: bytes) -> None:
+    path = folder / "evidence" / "mine.txt"
+    path.write_bytes(raw)
+    path.chmod(0o600)
+    assert scrub.redact_files(folder, redactor) == ["evidence/mine.txt"]
+    for encoding in ("utf-8", "utf-16-le", "utf-16-be"):
+        raw = raw.replace(SECRET.encode(encoding), "[secret token]".encode(encoding))
+    assert path.read_bytes() == raw.replace(json.dumps(SECRET)[1:-1].encode(), b"[secret token]")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert not list(folder.rglob("*.part"))
+    assert scrub.redact_files(folder, redactor) == []
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"\xff\xfe", b"\xff\xfea", b"\xfe\xff\xd8\0", bytes(range(256)) * 50, b"a\r\nb\rc\n"]
+)
+def test_a_file_without_secrets_is_not_touched(folder: Path, raw: bytes) -> None:
+    path = folder / "evidence" / "mine.bin"
+    path.write_bytes(raw)
+    before = path.stat()
+    assert scrub.redact_files(folder, redactor) == []
+    assert path.read_bytes() == raw
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_names_of_files_and_folders_are_redacted_too(folder: Path) -> None:
+    named = Redactor({"token": "sk_test_abcdefgh"})
+    for place in ("sk_test_abcdefgh/sk_test_abcdefgh.txt", "[secret token]/other.txt"):
+        (folder / place).parent.mkdir()
+        (folder / place).write_text("fine")
+    scrub.redact_files(folder, named)
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.txt")}
+    assert found == {"[secret token]1/[secret token].txt", "[secret token]/other.txt"}
+
+
+def test_a_link_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "password-file"
+    elsewhere.write_text(SECRET)
+    (folder / "link").symlink_to(elsewhere)
+    (folder / "nowhere").symlink_to(tmp_path / "nowhere")
+    assert scrub.redact_files(folder, redactor) == []
+    assert elsewhere.read_text() == SECRET

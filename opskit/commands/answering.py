@@ -13,7 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from opskit import provenance
+from opskit import provenance, signatures
 from opskit.archive import Archive
 from opskit.errors import BadInput, CannotTell, OpskitError, Refused
 from opskit.outcome import Exit
@@ -84,6 +84,11 @@ def root() -> Path:
 
 def outputs() -> Path:
     return provenance.outputs(root())
+
+
+def allowed() -> Path:
+    """Who may sign, and with which keys."""
+    return root() / signatures.ALLOWED
 
 
 def archive() -> Archive:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from opskit import doctor as examination
 from opskit import environment
-from opskit.commands.answering import Reply, root, verb
+from opskit.commands.answering import Reply, allowed, root, verb
 from opskit.outcome import Exit
 
 
@@ -18,7 +18,7 @@ from opskit.outcome import Exit
 @verb
 def doctor(target: str) -> Reply:
     """Reachability, rights, pins and clock of an environment, before the night it matters. Touches nothing."""
-    found = list(examination.examine(environment.load(target, root())))
+    found = list(examination.examine(environment.load(target, root()), allowed()))
     table = Table(box=None, show_header=False)
     for finding in found:
         mark = {True: "✓", False: "✗", None: "?"}[finding.good]

@@ -2,30 +2,69 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.table import Table
 
 from opskit import archive as records
-from opskit import journal, plan, record
-from opskit.commands.answering import Reply, archive, verb
-from opskit.outcome import Exit
+from opskit import commits, journal, plan, record
+from opskit.commands.answering import Reply, allowed, archive, outputs, root, verb
+from opskit.commands.runs import ended
+from opskit.errors import BadInput, Refused
+from opskit.lock import is_attended
+from opskit.outcome import Exit, Outcome
+from opskit.parameters import moment
+
+
+class When(click.ParamType[datetime]):
+    """A moment: a time with its zone, or a span before now."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            return moment(value)
+        except ValueError as error:
+            self.fail(f"{value}: {error}")
 
 
 @click.command()
+@click.argument("text", required=False, default="")
 @click.option("--incident", help="Only this incident's runs.")
+@click.option("--runbook", help="Only this runbook's.")
+@click.option("--environment", help="Only those against this environment.")
+@click.option("--outcome", help="Only those that ended so, such as 'lost'.")
+@click.option("--operator", help="Only this person's.")
+@click.option("--since", type=When(), help="Only those begun since then, such as 7d.")
+@click.option("--until", type=When(), help="Only those begun before then.")
 @verb
-def history(incident: str | None) -> Reply:
-    """Every run, newest first: what it found and how it ended."""
-    found = [s for s in archive().summaries() if incident in (None, s["incident"])]
+def history(text: str, since: datetime | None, until: datetime | None, **wanted: str | None) -> Reply:
+    """Every run, newest first: what it found and how it ended. With TEXT: those whose record mentions it."""
+    found = [
+        run
+        for run in archive().summaries(text, **wanted)
+        if (since is None or datetime.fromisoformat(run["started"]) >= since)
+        and (until is None or datetime.fromisoformat(run["started"]) < until)
+    ]
     table = Table(box=None, header_style="bold")
     for column in ("run", "outcome", "causes", "done", "incident"):
         table.add_column(column, no_wrap=column == "run", overflow="fold")
-    for s in found:
-        done = f"{s['done']}/{s['actions']}" if s["actions"] else ""
-        table.add_row(s["run"], s["outcome"], ", ".join(s["causes"]), done, s["incident"])
-    return Reply(found, "" if found else "No runs yet.", table=table if found else None)
+    for run in found:
+        done = f"{run['done']}/{run['actions']}" if run["actions"] else ""
+        table.add_row(run["run"], _ended(run), ", ".join(run["causes"]), done, run["incident"])
+    return Reply(found, "" if found else "No such runs.", table=table if found else None)
+
+
+def _ended(run: dict[str, Any]) -> str:
+    """How a run ended, and what about that a reader must not miss."""
+    loud = ["BREAK GLASS"] * bool(run["break_glass"]) + ["not sealed"] * (not run["sealed"])
+    follows = [f"{how} …{other[-9:]}" for how, other in run["follows"].items()]
+    return "; ".join([run["outcome"], *loud, *follows, *(f"in {name}" for name in run["mentions"])])
 
 
 @click.command()
@@ -37,36 +76,105 @@ def show(run: str) -> Reply:
     events = list(journal.read(folder / record.JOURNAL))
     answers = [e for e in events if e["event"] == "check"]
     results = [e for e in events if e["event"] == "action.ended"]
+    approved = records.approved(folder) is not None
     found = {**records.about(folder), **records.summary(folder), "checks": answers, "results": results}
     lines = [
         f"{key:<12} {found[key]}"
         for key in ("run", "incident", "runbook", "environment", "operator", "started", "outcome")
     ]
-    lines += [f"{'causes':<12} {', '.join(found['causes'])}", ""]
+    lines += [f"{'causes':<12} {', '.join(found['causes'])}"]
+    lines += [f"{how:<12} {other}, of {_whose(found)}" for how, other in found["follows"].items()]
+    lines += [f"{'BREAK GLASS':<12} {found['break_glass']}"] if found["break_glass"] else []
+    lines += [f"{'sealed':<12} {'yes' if found['sealed'] else 'no'}, {'signed' if found['signed'] else 'unsigned'}", ""]
     lines += [f"{e['answer']:<8} {e['question']}  {e['because']}" for e in answers if e["required"]]
     titles = {a.id: a.title for a in plan.load(folder / "plan.json")} if (folder / "plan.json").exists() else {}
     ended = {e["action"]: e["result"] for e in results} | {
         e["action"]: "taken back" for e in events if e["event"] == "undo.ended" and e["result"] == "done"
     }
     lines += [""] + [f"{ended.get(key, 'planned'):<18} {title}" for key, title in titles.items()]
-    lines += ["", f"Record: {folder}"]
+    lines += ["", *(f"why: {why}" for why in records.reasons(folder))]
+    lines += [f"Record: {folder}"]
+    if found["outcome"] == Outcome.LOST:
+        lines += [f"Its process died. Next: opskit {'resume' if approved else 'seal'} {folder.name}"]
     return Reply(found, "\n".join(lines))
+
+
+def _whose(found: dict[str, Any]) -> str:
+    before = found.get("after") or {}
+    return f"{before.get('operator', found['operator'])} on {before.get('host', found['host'])}"
 
 
 @click.command()
 @click.argument("path", required=False, type=click.Path(path_type=Path, exists=True))
 @verb
 def verify(path: Path | None) -> Reply:
-    """Prove that records are as they were sealed; name whatever is not."""
-    folders = (records.Archive(path).runs() or [path]) if path else archive().runs()
-    sealed = [folder for folder in folders if (folder / record.MANIFEST).exists()]
-    trouble = {str(folder): found for folder in sealed if (found := record.verify(folder))}
-    lines = [f"{folder}: {line}" for folder, found in trouble.items() for line in found]
-    lines += [f"{len(sealed) - len(trouble)} of {len(sealed)} records are as they were sealed. None is signed."]
+    """Prove that records are as they were sealed; name whatever is not, and whatever cannot be proven."""
+    place = path.absolute() if path else outputs()
+    single = (place / "run.json").exists() or (place / record.MANIFEST).exists()
+    folders = [place] if single else records.Archive(place).runs()
+    sealed = {folder: record.verify(folder, allowed()) for folder in folders if (folder / record.MANIFEST).exists()}
+    wrong = [f"{folder}: {line}" for folder, found in sealed.items() for line in found.wrong]
+    doubts = [f"{n} records: {line}" for line, n in Counter(d for f in sealed.values() for d in f.unproven).items()]
+    purged = sum(len(found.purged) for found in sealed.values())
+    if single or not commits.head(place):
+        doubts.append("whether records were added or removed: this is not an archive with a history")
+    else:
+        wrong += _beside_history(place, sealed)
+        doubts += commits.unproven(place)
+    good = sum(not found.wrong for found in sealed.values())
+    lines = [*wrong, f"{good} of {len(sealed)} records are as they were sealed."]
+    lines += [f"{purged} private files were purged by policy."] if purged else []
     if left := len(folders) - len(sealed):
         lines += [
             f"{left} runs were never sealed, so nothing can be said of them: by hand, by plain papermill, or lost."
         ]
-    data = {"altered": trouble, "verified": len(sealed), "unsealed": left}
-    bad = bool(trouble) or (path is not None and not sealed)
-    return Reply(data, "\n".join(lines), Exit(bad))
+    lines += ["Not proven:", *(f"  {line}" for line in doubts)] if doubts else []
+    data = {"wrong": wrong, "verified": good, "unsealed": left, "purged": purged, "unproven": doubts}
+    return Reply(data, "\n".join(lines), Exit(bool(wrong) or (path is not None and not sealed)))
+
+
+def _beside_history(place: Path, sealed: Mapping[Path, record.Finding]) -> Iterator[str]:
+    """What differs between the records on disk and those in the archive's history."""
+    yield from commits.trouble(place)
+    known = set(commits.records(place))
+    for folder in sealed:
+        name = folder.relative_to(place).as_posix()
+        if name not in known:
+            yield f"{folder}: added: it is not in the archive's history; `opskit seal {folder.name}` puts it there"
+        for file in (record.MANIFEST, record.SIGNATURE):
+            if name in known and commits.committed(place, f"{name}/{file}") != _content(folder / file):
+                yield f"{folder}: altered: {file} is not the one in the archive's history"
+    for name in sorted(known - {folder.relative_to(place).as_posix() for folder in sealed}):
+        yield f"{place / name}: removed: it is in the archive's history"
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+@click.command()
+@click.argument("left", metavar="RUN|NOTEBOOK")
+@verb
+def seal(left: str) -> Reply:
+    """Close what nobody closed: a run whose process died, or a notebook run by hand or by plain papermill."""
+    if Path(left).suffix == ".ipynb":
+        from opskit.adopt import adopt  # noqa: PLC0415  # brings papermill, a second that other verbs should not cost
+
+        return ended(*adopt(Path(left), outputs(), root()))
+    folder = archive().find(left)
+    if records.summary(folder)["outcome"] == records.UNSEALED:
+        raise BadInput(f"{folder.name} was run by hand.", "Give the notebook, as saved: opskit seal NOTEBOOK")
+    if is_attended(folder):
+        raise Refused(f"{folder.name} is still under way.", "Wait until it ended, or shut its kernel down.")
+    outcome = records.finish(folder)
+    records.seal(folder)
+    return Reply({"run": folder.name, "outcome": outcome}, f"Sealed as: {outcome}\nRecord: {folder}")
+
+
+@click.command()
+@verb
+def purge() -> Reply:
+    """Remove what is private in sealed records (before-images, messages) once its retention is over."""
+    gone = {folder.name: found for folder in archive().runs() if (found := record.purge(folder))}
+    text = f"{sum(map(len, gone.values()))} private files of {len(gone)} records were removed."
+    return Reply(gone, text)

@@ -10,15 +10,18 @@ from typing import Any
 
 import click
 
+from opskit import approval, environment, followup, parameters, plan, provenance, record, runbooks
 from opskit import archive as records
-from opskit import environment, followup, parameters, plan, provenance, record, runbooks
 from opskit.actions import Action, Result
 from opskit.commands import answering
-from opskit.commands.answering import Reply, archive, outputs, root, verb
+from opskit.commands.answering import Reply, allowed, archive, outputs, root, verb
 from opskit.environment import Environment
 from opskit.errors import BadInput, Refused
-from opskit.lock import alone
+from opskit.lock import Lock, alone, is_attended
 from opskit.outcome import Exit, Outcome
+from opskit.parameters import refuse_secrets
+from opskit.redaction import redactor
+from opskit.services import Secrets, connect
 
 
 @click.command()
@@ -45,7 +48,12 @@ def look(runbook: str, given: dict[str, Any]) -> tuple[Path, Outcome]:
     checked = parameters.validate(book.parameters, given, runbook).model_dump(mode="json")
     target = environment.load(checked.get("environment") or "sandbox", root())
     secrets = {"read": environment.resolve(target, "read")}
+    refuse_secrets(checked, redactor(secrets))
     record.check_writable(outputs())
+    for lost in archive().lost(checked.get("incident") or ""):
+        answering.people.print(
+            f"{lost.name}, an apply of this incident, was lost on the way: opskit resume {lost.name}"
+        )
     return _execute(provenance.describe(runbook, root(), checked), target, secrets)
 
 
@@ -57,13 +65,14 @@ def show_plan(run: str, export: Path | None) -> Reply:
     """Show a run's plan: every action, its state now, and the command by hand."""
     folder = archive().find(run)
     proposed = plan.load(folder / "plan.json")
-    if export:
-        _export(proposed, export)
     text = repr(proposed)
     commands = [f"{number:>4}  {a.by_hand}" for number, a in enumerate(proposed, 1) if a.by_hand]
     if commands:
         text += "\n\nThe same by hand, on the night when this does not work:\n" + "\n".join(commands)
-    if proposed.actions:
+    if export:
+        _export(proposed, export)
+        text += f"\n\nWritten to {export}. There: opskit approve {export}"
+    elif proposed.actions:
         text += f"\n\nNext: {_approving(folder.name, len(proposed.removals))}"
     return Reply({"run": folder.name, "digest": proposed.digest, **proposed.data()}, text)
 
@@ -76,29 +85,54 @@ def _export(proposed: plan.Plan, path: Path) -> None:
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("plan_of", metavar="RUN|FILE")
 @click.option("--with-removals", is_flag=True, help="Also approve the actions that take access away from users.")
 @click.option("--type", "typed", help="The environment and the number of actions, instead of typing them.")
+@click.option(
+    "--break-glass", metavar="REASON", default="", help="Approve alone what takes two; shown until countersigned."
+)
 @verb
-def approve(run: str, with_removals: bool, typed: str | None) -> Reply:
-    """Approve exactly this plan, for an hour. Asks for the environment and the number of actions."""
-    folder = archive().find(run)
-    proposed, head = plan.load(folder / "plan.json"), records.about(folder)
-    target = environment.load(head["environment"], root())
-    approver = provenance.operator()
-    if target.production and approver == head["operator"]:
+def approve(plan_of: str, with_removals: bool, typed: str | None, break_glass: str) -> Reply:
+    """Approve exactly this plan, for an hour, and sign that. Asks for the environment and the number of actions.
+
+    FILE is a plan that `opskit plan RUN --export FILE` wrote elsewhere; the answer is an approval to paste there.
+    """
+    folder = None if Path(plan_of).is_file() else archive().find(plan_of)
+    proposed = plan.load(Path(plan_of) if folder is None else folder / "plan.json")
+    made_for, approver = proposed.made_for, provenance.operator()
+    target = environment.load(made_for["environment"], root())
+    if target.production and approver == made_for["operator"] and not break_glass:
         raise Refused(
             f"{approver} ran this runbook; in production another person approves.",
-            "Let a colleague run `opskit approve` with their own OPSKIT_OPERATOR.",
+            "Let a colleague run `opskit approve` with their own OPSKIT_OPERATOR and key; "
+            "or, if nobody can be reached: --break-glass REASON.",
         )
     if typed is None:
-        typed = _ask(f"{head['environment']} {len(proposed)}", "approve", repr(proposed))
-    approval = plan.approve(
-        proposed, approver, typed, with_removals=with_removals, max_actions=target.limits.max_actions
-    )
-    approval.save(archive().approval(folder))
-    text = f"Approved until {approval.expires}. Next: opskit apply {folder.name}"
-    return Reply({"run": folder.name, "plan": approval.plan, "expires": approval.expires}, text)
+        typed = _ask(f"{made_for['environment']} {len(proposed)}", "approve", repr(proposed))
+    word = approval.approve(
+        proposed, approver, typed,
+        with_removals=with_removals, max_actions=target.limits.max_actions, break_glass=break_glass,
+    )  # fmt: skip
+    signed = "and signed" if word.signature else "but not signed: there is no SSH key to sign with"
+    text = f"Approved {signed}, until {word.expires}. Next: "
+    if folder is None:
+        text += f"on the other machine, opskit apply {made_for['run']} --approval '{word.token}'"
+    elif _countersigns(word, folder):
+        word.save(records.countersignature(folder.parent, word.plan))
+        records.keep(archive().following(folder, "applies")[0], "countersigned")
+        text = f"Countersigned {signed}."
+    else:
+        word.save(archive().approval(folder))
+        text += f"opskit apply {folder.name}"
+    data = {"plan": word.plan, "expires": word.expires, "signed": bool(word.signature), "token": word.token}
+    return Reply({"run": folder.name if folder else None, **data}, text)
+
+
+def _countersigns(word: approval.Approval, folder: Path) -> bool:
+    """Whether it is the second person's word for what one person approved alone and carried out."""
+    first = approval.load(archive().approval(folder))
+    alone = first is not None and bool(first.break_glass) and first.approver != word.approver
+    return alone and not word.break_glass and bool(archive().following(folder, "applies"))
 
 
 def _ask(expected: str, purpose: str, shown: str) -> str:
@@ -113,56 +147,79 @@ def _approving(run: str, removals: int) -> str:
     return f"opskit approve {run}" + (f" --with-removals  ({removals} take access away)" if removals else "")
 
 
+NO_LOCK = click.option(
+    "--no-lock", metavar="REASON", default="", help="Go on although the database, which holds the lock, is down."
+)
+
+
 @click.command()
 @click.argument("run", metavar="RUN")
+@click.option("--approval", "given", metavar="FILE|TEXT", help="An approval that was given on another machine.")
 @click.option("--rate", type=click.FloatRange(min=0.01, max=100), help="Calls to Stripe a second.")
+@NO_LOCK
 @verb
-def apply(run: str, rate: float | None) -> Reply:
+def apply(run: str, given: str | None, rate: float | None, no_lock: str) -> Reply:
     """Carry out the approved plan of a run, and verify every action. A run of its own, of the same incident."""
-    return ended(*carry_out(archive().find(run), rate))
+    folder = archive().find(run)
+    if given:
+        word = approval.from_anywhere(given)
+        approval.require(word, plan.load(folder / "plan.json"), {}, folder.name)
+        word.save(archive().approval(folder))
+    return ended(*carry_out(folder, rate, no_lock))
 
 
-def carry_out(folder: Path, rate: float | None = None) -> tuple[Path, Outcome]:
+def carry_out(folder: Path, rate: float | None = None, no_lock: str = "") -> tuple[Path, Outcome]:
     """Apply the approved plan of a sealed run. Raises Refused where anything it rests on has changed."""
     approved, head = plan.load(folder / "plan.json"), records.about(folder)
-    if other := archive().applied_by(folder):
+    if other := next(iter(archive().following(folder, "applies")), None):
         raise Refused(
             f"{other.name} has carried out this plan already.", f"Next: opskit resume {other.name}, or look again."
         )
+    if lost := archive().lost(head["incident"]):
+        raise Refused(
+            f"{lost[0].name}, an apply of this incident, was lost on the way.", f"Next: opskit resume {lost[0].name}"
+        )
     target = environment.load(head["environment"], root())
-    if trouble := record.verify(folder):
+    if trouble := record.verify(folder, allowed()).wrong:
         raise Refused(f"the record of {folder.name} is not as it was sealed: {'; '.join(trouble)}.", "Run it again.")
-    approval = plan.load_approval(archive().approval(folder))
     about = provenance.describe(head["runbook"], root(), head["parameters"])
     about |= {"incident": head["incident"], "applies": head["run"], "rate": rate}
     now_for = {"notebook": about["notebook"], "opskit": about["opskit"], "target": target.digest}
-    plan.require(approval, approved, now_for, folder.name)
-    if approval is None:
-        raise Refused("this plan is not approved.")
+    word = approval.require(approval.load(archive().approval(folder)), approved, now_for, folder.name)
+    approval.require_signer(word, allowed(), head["operator"], production=target.production)
     record.check_writable(outputs())
-    with alone(target.name, outputs()):
-        return _execute(about, target, _both_secrets(target), (approved, approval))
+    with _alone(target, "apply", no_lock) as (secrets, lock):
+        return _execute(about | {"lock": lock}, target, secrets, (approved, word))
 
 
 @click.command()
 @click.argument("run", metavar="RUN")
+@NO_LOCK
 @verb
-def resume(run: str) -> Reply:
-    """Finish an apply that stopped: find out what really happened, then do the rest."""
+def resume(run: str, no_lock: str) -> Reply:
+    """Finish an apply that stopped: find out what really happened, then do the rest.
+
+    RUN may also be the folder of a run that was begun on another machine.
+    """
     folder = _intact(archive().find(run, applied=True))
+    if other := next(iter(archive().following(folder, "undoes")), None):
+        raise Refused(f"{other.name} has taken back what {folder.name} did.", "Run the runbook again.")
     target = environment.load(records.about(folder)["environment"], root())
     followup.applied_plan(folder, target)
-    with alone(target.name, outputs()):
-        return ended(*followup.resume(folder, target, _both_secrets(target), outputs(), _tell))
+    with _alone(target, "resume", no_lock) as (secrets, lock):
+        return ended(*followup.resume(folder, target, secrets, outputs(), _tell, lock))
 
 
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.option("--type", "typed", help="The environment and the number of changes, instead of typing them.")
+@NO_LOCK
 @verb
-def undo(run: str, typed: str | None) -> Reply:
+def undo(run: str, typed: str | None, no_lock: str) -> Reply:
     """Take back what an apply did, last first; what somebody changed since is left alone. Asks before it does."""
     folder = _intact(archive().find(run, applied=True))
+    if other := next((r for r in archive().following(folder, "undoes") if _outcome(r) == Outcome.UNDONE), None):
+        raise Refused(f"{other.name} has taken back what {folder.name} did.", "Run the runbook again.")
     target = environment.load(records.about(folder)["environment"], root())
     changes = followup.standing(folder)
     expected = f"{target.name} {len(changes)}"
@@ -170,21 +227,30 @@ def undo(run: str, typed: str | None) -> Reply:
         typed = _ask(expected, "take back", "\n".join(f"To take back: {a.title}" for a in changes))
     if " ".join(typed.split()) != expected:
         raise Refused(f"nothing was taken back: {typed!r} is not {expected!r}.", f"Type {expected!r}.")
-    with alone(target.name, outputs()):
-        return ended(*followup.undo(folder, target, _both_secrets(target), outputs(), _tell_back))
+    with _alone(target, "undo", no_lock) as (secrets, lock):
+        return ended(*followup.undo(folder, target, secrets, outputs(), _tell_back, lock))
+
+
+def _outcome(folder: Path) -> str:
+    return str(records.summary(folder)["outcome"])
 
 
 def _intact(folder: Path) -> Path:
     """The record of a run, which may be unsealed where its process died. Raises Refused where it was altered."""
-    if other := archive().undone_by(folder):
-        raise Refused(f"{other.name} has taken back what {folder.name} did.", "Run the runbook again.")
-    if (folder / record.MANIFEST).exists() and (trouble := record.verify(folder)):
+    if is_attended(folder):
+        raise Refused(f"{folder.name} is still under way.", "Wait until it ended.")
+    if (folder / record.MANIFEST).exists() and (trouble := record.verify(folder, allowed()).wrong):
         raise Refused(f"the record of {folder.name} is not as it was sealed: {'; '.join(trouble)}.")
     return folder
 
 
-def _both_secrets(target: Environment) -> dict[str, dict[str, str]]:
-    return {"read": environment.resolve(target, "read"), "change": environment.resolve(target, "change")}
+@contextmanager
+def _alone(target: Environment, purpose: str, no_lock: str) -> Iterator[tuple[Secrets, Lock]]:
+    """The secrets for changing an environment, while nobody else changes it."""
+    secrets = {"read": environment.resolve(target, "read"), "change": environment.resolve(target, "change")}
+    database = connect(target, secrets, f"opskit/{purpose}").database
+    with alone(target.name, database, outputs(), purpose, no_lock) as lock:
+        yield secrets, lock
 
 
 def _tell(action: Action, result: Result, why: str) -> None:
@@ -232,9 +298,10 @@ def ended(folder: Path, outcome: Outcome) -> Reply:
         lines += [f"Open: {question}" for question in records.open_questions(folder)]
         lines += [f"For a person: {title}" for title in records.planned(folder)]
         lines += ["Next: the Escalation section of the record says whom to call."]
-    if outcome in (Outcome.PARTLY, Outcome.FATE_UNKNOWN):
+    if outcome in (Outcome.PARTLY, Outcome.CUT_SHORT, Outcome.FATE_UNKNOWN):
         lines += [f"Waits for a person: {title}" for title in followup.waiting(folder)]
         lines += [f"Next: opskit show {found['run']}, then opskit resume {found['run']}"]
     lines += [f"Why: {why}" for why in records.reasons(folder)]
-    lines += [f"Record: {folder}"]
+    lines += [f"BREAK GLASS: approved by one person alone: {found['break_glass']}"] if found["break_glass"] else []
+    lines += [f"Record: {folder}{'' if found['signed'] else ' (unsigned: there is no SSH key to sign with)'}"]
     return Reply(found, "\n".join(lines), Exit(outcome.exit))

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import yaml
 
-from opskit import plan, provenance
+from opskit import approval, plan, provenance
 from opskit import sandbox as company
 from opskit.checks import HEALTHY, UNKNOWN
 from opskit.commands import answering
@@ -219,8 +219,8 @@ def approve_and_apply(folder: Path) -> tuple[Path, Outcome]:
     """What the engineer does between plan and result; a drill approves whatever was planned, and is scored on it."""
     proposed = plan.load(folder / "plan.json")
     typed = f"{proposed.made_for['environment']} {len(proposed)}"
-    approval = plan.approve(proposed, provenance.operator(), typed, with_removals=True, max_actions=len(proposed))
-    approval.save(archive().approval(folder))
+    word = approval.approve(proposed, provenance.operator(), typed, with_removals=True, max_actions=len(proposed))
+    word.save(archive().approval(folder))
     return carry_out(folder)
 
 

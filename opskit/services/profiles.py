@@ -29,6 +29,7 @@ OWNERS = """
     where lower(p.email) = lower(%(email)s) and u.email_confirmed_at is not null
       and (p.stripe_customer_id is null or p.stripe_customer_id = %(customer)s)
 """
+WHOLE = "select * from user_profiles where id = %(profile)s"
 # Words written since the counter was last rightly reset: when the paid period began.
 LEDGER = """
     select p.ai_words_used_this_month as counter, coalesce(sum(u.words_generated), 0)::int as ledger
@@ -125,6 +126,10 @@ class Reconcile(AgreesWithStripe, Change):
     name = "profiles.reconcile"
     title = "Profile {profile:.8} of {customer}: {now} becomes {due}"
     right = f"update ({', '.join(billing.COLUMNS)}) on user_profiles"
+    in_database = True
+
+    def image(self, services: Any, of: Arguments) -> Any:
+        return services.database.rows(WHOLE, profile=of["profile"])
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         _write(services.database, of["profile"], before["profile"], before["due"])
@@ -170,6 +175,10 @@ class RecountWords(Change):
     name = "profiles.recount_words"
     title = "Profile {profile:.8}: set the AI word counter to its ledger"
     right = "update (ai_words_used_this_month) on user_profiles; select on ai_usage"
+    in_database = True
+
+    def image(self, services: Any, of: Arguments) -> Any:
+        return services.database.rows(WHOLE, profile=of["profile"])
 
     def look(self, services: Any, of: Arguments) -> Any:
         return services.profiles.words(of["profile"])
@@ -198,6 +207,7 @@ class SettleByHand(Change):
     name = "profiles.settle_by_hand"
     title = "By hand: decide what {customer} is owed ({why})"
     manual = True
+    in_database = True
 
     def look(self, services: Any, of: Arguments) -> Any:
         return {"settled": all(d.customer != of["customer"] for d in services.profiles.drift())}
@@ -214,6 +224,7 @@ class LookAgain(Change):
     title = "Look again: every profile of this plan agrees with Stripe"
     settles = 5.0
     only_looks = True
+    in_database = True
 
     def look(self, services: Any, of: Arguments) -> Any:
         beside = services.profiles.beside_stripe

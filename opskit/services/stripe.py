@@ -220,6 +220,7 @@ class ResendEvent(AgreesWithStripe, Change):
     right = "Events: Write (the route is undocumented; the Stripe CLI uses it)"
     settles = 20.0  # the delivery is only on its way when Stripe answers
     final = "a delivered event stays delivered"
+    in_database = True  # whether it worked is seen there
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         services.stripe.resends.wait()

@@ -1,0 +1,99 @@
+"""Make a record of a notebook that a person ran in JupyterLab, or plain papermill did.
+
+The kernel kept journal, plan and evidence; what is missing is the executed notebook, the outcome and the seal. A
+notebook that was edited on the way is a valid record: what differs from the committed runbook stands beside it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from opskit import archive, environment, record, runner
+from opskit.errors import BadInput, Refused
+from opskit.journal import Journal
+from opskit.lock import is_attended
+from opskit.outcome import Outcome
+from opskit.redaction import redactor
+
+RUN = re.compile(r"\brun (\d{8}T\d{9}-[0-9a-f]{4})\b")  # as `begin` says it
+EDITS = "edits.diff"
+
+
+def adopt(notebook: Path, outputs: Path, root: Path) -> tuple[Path, Outcome]:
+    """Seal the run that this executed notebook is of. Raises BadInput where it is of none, Refused where it goes on."""
+    nb = _read(notebook)
+    folder = archive.Archive(outputs).find(_run(nb, notebook))
+    if (folder / record.MANIFEST).exists():
+        raise Refused(f"{folder.name} is sealed already.")
+    if is_attended(folder):
+        raise Refused(f"{folder.name} is still under way.", "Save the notebook, shut its kernel down, and repeat this.")
+    about = archive.about(folder)
+    target = environment.load(about["environment"], root)
+    known = redactor({"read": environment.resolve(target, "read")})
+    journal = Journal(folder / record.JOURNAL, known)
+    _forget_papermill(nb)
+    clean = runner.cleaned(nb, known)
+    record.write(folder / record.NOTEBOOK, nbformat.writes(clean))
+    record.write(folder / "environment.json", target.model_dump_json(indent=1))
+    if edits := edited(clean, committed(about["runbook"], root)):
+        record.write(folder / EDITS, "".join(line for lines in edits.values() for line in lines))
+        journal.write("edited", cells=list(edits))
+    concluded = any(event["event"] == "plan" for event in journal.read())
+    outcome = runner.close(folder, journal) if concluded else runner.close(folder, journal, Outcome.UNKNOWN)
+    archive.seal(folder)
+    return folder, outcome
+
+
+def _read(notebook: Path) -> Any:
+    try:
+        return nbformat.read(notebook, as_version=4)
+    except (OSError, ValueError, nbformat.reader.NotJSONError) as error:
+        raise BadInput(f"{notebook}: is not a notebook: {str(error).splitlines()[0]}.") from None
+
+
+def _run(nb: Any, notebook: Path) -> str:
+    """The run that a notebook's own `begin` named."""
+    for cell in nb.cells:
+        for output in cell.get("outputs", []):
+            if found := RUN.search(json.dumps(output)):
+                return found[1]
+    raise BadInput(f"{notebook}: no run was begun in it.", "Save the notebook after running its `begin` cell.")
+
+
+def _forget_papermill(nb: Any) -> None:
+    """Papermill notes that every cell was completed, also those that never ran."""
+    for part in (nb, *nb.cells):
+        part.metadata.pop("papermill", None)
+
+
+def committed(runbook: str, root: Path) -> Any:
+    """The runbook as git has it; as it lies there, outside git."""
+    path = Path("notebooks", f"{runbook}.ipynb")
+    found = subprocess.run(["git", "show", f"HEAD:./{path}"], cwd=root, capture_output=True, check=False)
+    text = found.stdout.decode() if found.returncode == 0 else (root / path).read_text(encoding="utf-8")
+    return nbformat.reads(text, as_version=4)
+
+
+def edited(nb: Any, original: Any) -> dict[str, list[str]]:
+    """Cell id -> what differs from the runbook, as a diff; parameters that were filled in apart."""
+    now, then = _sources(nb), _sources(original)
+    return {
+        key: list(difflib.unified_diff(then.get(key, []), now.get(key, []), f"runbook/{key}", f"executed/{key}", n=1))
+        for key in dict.fromkeys([*then, *now])
+        if then.get(key) != now.get(key)
+    }
+
+
+def _sources(nb: Any) -> dict[str, list[str]]:
+    return {
+        cell.id: [f"{line}\n" for line in cell.source.splitlines()]
+        for cell in nb.cells
+        if not {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])) and cell.id != "verdict"
+    }

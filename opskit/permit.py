@@ -1,0 +1,73 @@
+"""Whether the next action may begin: nobody has asked us to stop, and the lock on the environment is still ours."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from opskit.actions import Action, Change
+from opskit.database import Database
+from opskit.errors import CannotTell, Refused
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Somebody asked to stop, and the action in flight was let finish."""
+
+
+class Permit:
+    """Asked before each action. `lock` is what `lock.alone` gave; None where there is nothing to hold."""
+
+    def __init__(self, lock: Mapping[str, Any] | None, database: Database) -> None:
+        self._lock = lock or {}
+        self._database = database
+        self._asked_to_stop = False
+
+    def __call__(self, action: Action) -> str:
+        """Why this action has to wait; empty: it may begin.
+
+        Raises Interrupted or Refused where nothing more may begin.
+        """
+        if self._asked_to_stop:
+            raise Interrupted("stopped between two actions")
+        if "without" in self._lock and Change.known[action.name].in_database:
+            return "it needs the database, which could not be locked; resume when it is back"
+        if (backend := self._lock.get("backend")) is not None:
+            self._require(backend)
+        return ""
+
+    def _require(self, backend: int) -> None:
+        try:
+            ours = self._database.holds_lock(backend)
+        except CannotTell as error:
+            raise Refused(
+                f"whether the lock is still ours cannot be seen, so no more was done. {error.message}"
+            ) from None
+        if not ours:
+            raise Refused("the lock on the environment was lost, so no more was done.", "Next: opskit resume last")
+
+    def stop(self, sign: int, frame: FrameType | None) -> None:
+        """A signal's handler: the first lets the action in flight finish, the second does not."""
+        if self._asked_to_stop:
+            raise KeyboardInterrupt
+        self._asked_to_stop = True
+
+
+@contextmanager
+def permit(lock: Mapping[str, Any] | None, database: Database) -> Iterator[Permit]:
+    """A permit that hears the signals of this process, while it lasts."""
+    found = Permit(lock, database)
+    if threading.current_thread() is not threading.main_thread():  # signals are not ours to hear
+        yield found
+        return
+    before = {sign: signal.signal(sign, found.stop) for sign in STOPPING}
+    try:
+        yield found
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
