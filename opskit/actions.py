@@ -194,7 +194,7 @@ def _carry_out_one(action: Action, past: Past, services: Any, journal: Journal) 
     except CannotTell as error:
         return _end(journal, action, Result.FAILED, error.message)
     journal.write("action.begun", action=action.id, **intent, **kept)
-    return _do(change, action, services, journal, key)
+    return _do(change, action, services, journal, key, again=past.in_doubt(action))
 
 
 def _keep(journal: Journal, name: str, image: Json) -> dict[str, str]:
@@ -231,12 +231,13 @@ def _short(value: Json) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _do(change: Change, action: Action, services: Any, journal: Journal, key: str) -> tuple[Result, str]:
+def _do(change: Change, action: Action, services: Any, journal: Journal, key: str, again: bool) -> tuple[Result, str]:
+    """Make a change and see what came of it. `again`: an earlier attempt may still be taking effect."""
     trouble, unanswered = "", False
     try:
         _patiently(lambda: change.do(services, action.arguments, action.before, key))
     except Refused as error:
-        return _end(journal, action, Result.STALE, error.message)
+        return _refused(change, action, services, journal, error.message, again)
     except (Denied, NotFound) as error:  # the vendor keeps this from us; a person may be let in
         return _end(journal, action, Result.WAITING, f"{error.message} By hand: {action.by_hand}")
     except OpskitError as error:
@@ -251,6 +252,21 @@ def _do(change: Change, action: Action, services: Any, journal: Journal, key: st
         return Result.UNKNOWN, trouble or "whether it worked cannot be seen"
     why = trouble or f"afterwards still: {json.dumps(now)[:200]}"
     return _end(journal, action, Result.FAILED, why, now, unanswered=unanswered)
+
+
+def _refused(
+    change: Change, action: Action, services: Any, journal: Journal, why: str, again: bool
+) -> tuple[Result, str]:
+    """What it means that `before` no longer held: somebody was quicker, or an earlier attempt of ours was late."""
+    try:
+        now = plain(change.look(services, action.arguments))
+    except CannotTell as error:
+        return (Result.UNKNOWN, error.message) if again else _end(journal, action, Result.STALE, why)
+    if change.done(now, action.before):
+        return _end(journal, action, Result.DONE if again else Result.ALREADY, "", now)
+    if again:
+        return Result.UNKNOWN, f"it was begun, and then {why}"
+    return _end(journal, action, Result.STALE, why, now)
 
 
 def _key(journal: Journal, action: Action, verb: str) -> str:

@@ -56,7 +56,9 @@ class Approval:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        part = path.with_name(f".{path.name}.part")  # half an approval would spoil every listing of runs
+        part.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        part.replace(path)
 
 
 def approve(

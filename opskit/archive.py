@@ -58,14 +58,17 @@ class Archive:
             run
             for run in self.runs()
             if about(run).get(how) == folder.name
-            and any(event["event"] in BEGINNINGS for event in journal.read(run / record.JOURNAL))
+            and any(
+                event["event"] in BEGINNINGS and "carried_over" not in event
+                for event in journal.read(run / record.JOURNAL)
+            )
         ]
 
     def lost(self, incident: str) -> list[Path]:
-        """Applies of an incident whose process died, and that nobody has resumed."""
+        """Runs of an incident that died while changing things, and that nobody has resumed or taken back."""
         runs = [run for run in self.runs() if run.parent.name == incident and approved(run) is not None]
-        resumed = {about(run).get("resumes") for run in runs}
-        return [run for run in runs if run.name not in resumed and summary(run)["outcome"] == Outcome.LOST]
+        followed = {about(run).get(how) for run in runs for how in ("resumes", "undoes")}
+        return [run for run in runs if run.name not in followed and summary(run)["outcome"] == Outcome.LOST]
 
     def approval(self, folder: Path) -> Path:
         """Where the approval of a run's plan is kept: beside the record, which is sealed."""
@@ -103,7 +106,7 @@ def keep(folder: Path, message: str) -> None:
     Where that fails, they stand, and `verify` says so.
     """
     sealed, approvals = (folder / record.MANIFEST).exists(), folder.parent / "approvals"
-    with suppress(OpskitError):
+    with suppress(OpskitError, OSError):
         kept = [place for place, there in ((folder, sealed), (approvals, approvals.is_dir())) if there]
         commits.commit(folder.parents[1], kept, f"{folder.name} {message}")
 

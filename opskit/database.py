@@ -7,6 +7,9 @@ is an error here, because a filtered answer looks like a healthy one.
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from typing import Any
@@ -21,6 +24,8 @@ STATEMENT_TIMEOUT = "30s"
 LOCK_TIMEOUT = "3s"
 IDLE_TIMEOUT = "60s"
 SETTINGS = ("statement_timeout", STATEMENT_TIMEOUT), ("lock_timeout", LOCK_TIMEOUT), ("row_security", "off")
+
+SILENCE = 45.0  # seconds after which a server that says nothing is gone: longer than a statement may take
 
 LOST = ("080", "57P", "533", "28P", "280")  # classes of SQLSTATE that mean: there is no session to be had
 
@@ -139,7 +144,9 @@ class Database:
     def _answering(self, access: str) -> Iterator[psycopg.Connection[Row]]:
         """A connection whose failures come out as ours."""
         try:
-            yield self._connection(access)
+            connection = self._connection(access)
+            with _impatiently(connection):
+                yield connection
         except psycopg.Error as error:
             self._drop(access)
             raise _ours(error) from None
@@ -169,6 +176,20 @@ class Database:
         """After an error the session's state is anyone's guess: the next read opens another."""
         if connection := self._open.pop(access, None):
             connection.close()
+
+
+@contextmanager
+def _impatiently(connection: psycopg.Connection[Row]) -> Iterator[None]:
+    """Cut the connection when the server is silent for too long: its own timeouts are no use where it is stuck, or
+    where the network swallows everything.
+    """
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+        timer = threading.Timer(SILENCE, line.shutdown, [socket.SHUT_RDWR])
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def _try_lock(connection: psycopg.Connection[Row], holder: str) -> tuple[int, bool]:

@@ -8,14 +8,26 @@ from __future__ import annotations
 
 import html
 import io
+import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 from IPython.display import display
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 HEAD = 12  # rows of a long table shown in the notebook; the whole of it goes into an evidence file
-PERSONAL = re.compile(r"e-?mail|full_name|content|html|payload|preview", re.IGNORECASE)
+# Columns of people's addresses and names, and of what they wrote. A column's name says more than its values do: a
+# `title` may be an error's, which is evidence; users' own titles are selected `as document_title`.
+PERSONAL = re.compile(
+    r"(^|_)(e_?mails?|(full|first|last|given|family|middle|display|customer|user|account_holder)_?names?|surname|username"
+    r"|phones?|phone_numbers?|street|postal_address|billing_address|shipping_address|ip|ip_address|birth(day|date)"
+    r"|contents?|html|payload|preview|excerpt|snippet|body|prompt|completion|(doc|document|chapter|note)_titles?)(_|$)"
+)
+# What such a column is about, not the thing itself: `content_type`, `email_confirmed_at`.
+ABOUT = re.compile(r"_(id|type|kind|count|length|size|status|state|hash|digest|version|language|at)$")
+ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")
 # Told apart by lightness and hatching as well as by hue.
 INKS = (("#33608c", ""), ("#c8553d", "///"), ("#8a8a8a", "..."), ("#d9a441", "xx"), ("#5b8c5a", "\\\\\\"))
 
@@ -30,31 +42,83 @@ def say(text: str) -> None:
     emit(f"<p>{html.escape(text)}</p>", text)
 
 
-def message(title: str, text: str) -> None:
-    """A text as somebody will read it, line breaks and all."""
-    emit(f"<p><b>{html.escape(title)}</b></p><pre>{html.escape(text)}</pre>", f"{title}\n{text}")
-
-
 def chart(figure: Any) -> None:
     """A matplotlib figure as inline SVG."""
     title = figure.axes[0].get_title(loc="left") if figure.axes else ""
     display({"image/svg+xml": svg(figure), "text/plain": f"[chart] {title}"}, raw=True)
 
 
+def personal(name: object) -> bool:
+    """Whether a column of this name is masked: `email`, `customerEmail`, `E-Mail`, `("user", "Full name")`, …"""
+    if isinstance(name, tuple):
+        return any(map(personal, name))
+    words = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(name)).lower()).strip("_")
+    return bool(PERSONAL.search(words)) and not ABOUT.search(words)
+
+
+def personal_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns, and levels of an index, that are masked by default."""
+    names = [*frame.columns, *frame.index.names, *frame.columns.names]
+    return list(dict.fromkeys(str(name) for name in names if personal(name)))
+
+
 def masked(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table without what is personal in it: e-mail addresses, names and users' text, by column."""
-    columns = [column for column in frame.columns if PERSONAL.search(str(column))]
-    if not columns:
-        return frame
-    return frame.assign(**{column: frame[column].map(mask) for column in columns})
+    """The table without what is personal in it: e-mail addresses, names and users' text, by column.
+
+    In columns of other names, the personal fields of what is nested in them, also as JSON.
+    """
+    hidden = frame.copy()
+    for place, column in enumerate(frame.columns):
+        cells = frame.iloc[:, place]
+        if not (is_numeric_dtype(cells) or is_datetime64_any_dtype(cells)):
+            hidden.isetitem(place, cells.map(mask if personal(column) else mask_within).array)
+    hidden.index, hidden.columns = _masked_labels(frame.index), _masked_labels(frame.columns)
+    return hidden
+
+
+def _masked_labels(index: pd.Index[Any]) -> pd.Index[Any]:
+    if not any(map(personal, index.names)):
+        return index
+    levels = [index.get_level_values(number) for number in range(index.nlevels)]
+    levels = [level.map(mask) if personal(level.name) else level for level in levels]
+    return levels[0] if len(levels) == 1 else pd.MultiIndex.from_arrays(levels, names=index.names)
 
 
 def mask(value: Any) -> Any:
-    """`ana@example.com` as `a…@example.com`, other text as its length; nothing stays nothing."""
+    """`ana@example.com` as `a…@example.com`, other text as its length; numbers stay, and nothing stays nothing."""
+    if isinstance(value, Mapping):
+        return {key: mask(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [mask(item) for item in value]
+    if isinstance(value, bytes):
+        return f"({len(value)} bytes)"
     if not isinstance(value, str) or not value:
         return value
-    name, at, domain = value.partition("@")
-    return f"{name[:1]}…@{domain}" if at else f"({len(value)} characters)"
+    if ADDRESS.fullmatch(value):
+        name, _, domain = value.partition("@")
+        return f"{name[:1]}…@{domain}"
+    return f"({len(value)} characters)"
+
+
+def mask_within(value: Any) -> Any:
+    """What is nested in a value, with its personal fields masked."""
+    if isinstance(value, Mapping):
+        return {key: mask(item) if personal(key) else mask_within(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [mask_within(item) for item in value]
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+        hidden = mask_within(found)
+        return value if hidden == found else json.dumps(hidden, ensure_ascii=False)
+    return value
+
+
+def level(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with a named index as its first columns, for neither HTML nor files show an index."""
+    return frame.reset_index(allow_duplicates=True) if any(name is not None for name in frame.index.names) else frame
 
 
 def table(frame: pd.DataFrame, title: str, note: str = "") -> str:
@@ -95,7 +159,7 @@ def counts_over_time(frame: pd.DataFrame, when: str, by: str, title: str) -> Any
     span = (times.max() - times.min()) if len(times) else pd.Timedelta(0)
     step = next((s for s in ("5min", "15min", "1h", "3h", "12h") if span <= pd.Timedelta(s) * 48), "1D")
     counted = frame.groupby([times.dt.floor(step), frame[by]]).size().unstack(fill_value=0)
-    figure, axes = _figure(title)
+    figure, axes = canvas(title)
     bottom = pd.Series(0, index=counted.index)
     width = pd.Timedelta(step) * 0.9
     for (ink, hatch), kind in zip(INKS * 3, counted.columns, strict=False):
@@ -109,17 +173,15 @@ def counts_over_time(frame: pd.DataFrame, when: str, by: str, title: str) -> Any
 def counts(values: pd.Series[Any], title: str) -> Any:
     """Horizontal bars, one per value. Returns a matplotlib figure."""
     found = values.value_counts()[::-1]
-    figure, axes = _figure(title)
+    figure, axes = canvas(title)
     bars = axes.barh([str(value) for value in found.index], found.to_numpy(), color=INKS[0][0])
     axes.bar_label(bars, padding=3, fontsize=8)
     return figure
 
 
-def _figure(title: str) -> tuple[Any, Any]:
-    import matplotlib as mpl  # noqa: PLC0415  # a run without charts should not wait for it
-    from matplotlib.figure import Figure  # noqa: PLC0415
+def canvas(title: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure  # noqa: PLC0415  # a run without charts should not wait for it
 
-    mpl.rcParams["svg.fonttype"] = "none"  # text stays text: searchable, and seen by redaction
     figure = Figure(figsize=(8, 2.6), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, fontsize=10, loc="left")
@@ -130,8 +192,11 @@ def _figure(title: str) -> tuple[Any, Any]:
 
 def svg(figure: Any) -> str:
     """A figure as SVG on white, so that it reads in light and dark themes alike."""
+    import matplotlib as mpl  # noqa: PLC0415  # a run without charts should not wait for it
+
     out = io.StringIO()
-    figure.savefig(out, format="svg", facecolor="white", metadata={"Date": None})
+    with mpl.rc_context({"svg.fonttype": "none"}):  # text stays text: searchable, and seen by redaction
+        figure.savefig(out, format="svg", facecolor="white", metadata={"Date": None})
     return out.getvalue()
 
 

@@ -105,6 +105,7 @@ class Limits(Strict):
     stripe_requests_per_second: Annotated[float, Field(gt=0)] = 6.25  # a quarter of what one endpoint allows
     run_minutes: Annotated[float, Field(gt=0)] = 240  # after which a whole run is ended
     step_minutes: Annotated[float, Field(gt=0)] = 10  # for which one step may give no sign of life
+    grace_seconds: Annotated[float, Field(gt=0)] = 60  # for an action in flight to finish once an end was asked for
 
 
 class Environment(Strict):

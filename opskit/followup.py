@@ -4,20 +4,20 @@ a diagnosis that must first succeed on a half-repaired system would fail when it
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from opskit import actions, approval, archive, journal, plan, provenance, record
-from opskit.actions import Action, Result
+from opskit import actions, approval, archive, disk, journal, plan, provenance, record
+from opskit.actions import Action, Change, Result
 from opskit.environment import Environment
 from opskit.errors import Refused
 from opskit.journal import Journal
 from opskit.lock import Lock, attended
 from opskit.outcome import Outcome, classify
-from opskit.permit import Permit, permit
+from opskit.permit import Permit, permit, undisturbed
 from opskit.redaction import redactor
 from opskit.services import Secrets, Services, connect, pins
 
@@ -35,9 +35,6 @@ def resume(
     """
     approved = applied_plan(folder, target)
     services = _connect(target, secrets)
-    if not (folder / record.MANIFEST).exists():
-        archive.finish(folder)
-        archive.seal(folder)
 
     def work(log: Journal, permit: Permit) -> Outcome:
         log.write("plan", digest=approved.digest, actions=len(approved), manual=0, causes=[])
@@ -77,8 +74,9 @@ def _record(
     work: Callable[[Journal, Permit], Outcome],
 ) -> tuple[Path, Outcome]:
     """Do some work on what an apply left, and keep a record of its own of it, whatever happens."""
+    _close(folder, outputs)
     new, log = _open(folder, relation, target, outputs, secrets, lock)
-    with attended(new), permit(lock, services.database) as may_begin:
+    with disk.telling(new), attended(new), permit(lock, services.database) as may_begin:
         try:
             outcome = work(log, may_begin)
         except KeyboardInterrupt as error:
@@ -87,8 +85,9 @@ def _record(
         except Refused as error:
             log.write("refused", why=error.message)
             outcome = _cut(relation, log, archive.approved(new), Outcome.REFUSED)
-        log.write("run.ended", outcome=outcome, exit=outcome.exit)
-    archive.seal(new)
+        with undisturbed():
+            log.write("run.ended", outcome=outcome, exit=outcome.exit)
+            archive.seal(new)
     return new, outcome
 
 
@@ -117,6 +116,11 @@ def applied_plan(folder: Path, target: Environment) -> plan.Plan:
     approved, word = plan.load(folder / "plan.json"), approval.load(folder / "approval.json")
     if word is None or word.plan != approved.digest:
         raise Refused(f"the plan in {folder.name} is not the one that was approved.")
+    if unknown := {action.name for action in approved} - Change.known.keys():
+        raise Refused(
+            f"this opskit knows no {', '.join(sorted(unknown))}: the plan was made by another one.",
+            f"Use opskit {archive.about(folder)['opskit']}.",
+        )
     if approved.made_for["target"] != target.digest:
         raise Refused(f"environment {target.name} was changed since that plan was made.", "Run the runbook again.")
     return approved
@@ -138,14 +142,30 @@ def _open(
     head |= {"incident": old["incident"], "environment": old["environment"], "retention_days": target.retention_days}
     head |= {relation: old["run"], "after": {key: old[key] for key in ("operator", "host", "started")}, "lock": lock}
     new = record.prepare(outputs, head)
-    for name in ("plan.json", "approval.json", "environment.json"):
-        shutil.copy(folder / name, new)
     log = Journal(new / record.JOURNAL, redactor(secrets))
     log.write("run.accepted", runner=os.getpid(), **{k: head[k] for k in ("run", "operator", "host", relation)})
-    for event in journal.read(folder / record.JOURNAL):
-        if event["event"] in ACTION_EVENTS:
-            log.write(**{**event, "carried_over": True})
+    _carry_over(folder, log)
+    for name in ("environment.json", "plan.json", "approval.json"):  # the last makes it one that can be resumed
+        record.write(new / name, (folder / name).read_text(encoding="utf-8"))
     return new, log
+
+
+def _carry_over(folder: Path, log: Journal) -> None:
+    """What an earlier run did, all of it at once: half of it would look as if the rest had never been begun."""
+    past = [e | {"carried_over": True} for e in journal.read(folder / record.JOURNAL) if e["event"] in ACTION_EVENTS]
+    lines = "".join(json.dumps(log.redactor.tree(event), ensure_ascii=False) + "\n" for event in past)
+    record.write(log.path, log.path.read_text(encoding="utf-8") + lines)
+
+
+def _close(folder: Path, outputs: Path) -> None:
+    """Seal a run whose process died, as lost. One from another machine's archive does not go into our history."""
+    if (folder / record.MANIFEST).exists():
+        return
+    archive.finish(folder)
+    if outputs in folder.parents:
+        archive.seal(folder)
+    else:
+        record.seal(folder, provenance.operator())
 
 
 def waiting(folder: Path) -> Iterator[str]:

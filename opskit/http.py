@@ -51,12 +51,18 @@ class Read:
 
 @dataclass
 class Pace:
-    """At most so many calls a second, evenly spaced, and so many an hour; halved when the vendor says: too much."""
+    """At most so many calls a second, evenly spaced, and so many an hour.
+
+    Halved when the vendor says: too much; then, call by call, as before again.
+    """
 
     per_second: float
     per_hour: int | None = None
     _next: float = 0.0
     _sent: deque[float] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self._full = self.per_second
 
     def wait(self) -> None:
         now = time.monotonic()
@@ -69,7 +75,10 @@ class Pace:
         self._sent.append(at)
 
     def halve(self) -> None:
-        self.per_second = max(self.per_second / 2, SLOWEST)
+        self.per_second = max(self.per_second / 2, min(SLOWEST, self._full))
+
+    def recover(self) -> None:
+        self.per_second = min(self.per_second * 1.2, self._full)
 
 
 @dataclass(frozen=True)
@@ -187,6 +196,8 @@ class Http:
 
     def _judge(self, answer: Answer, call: str) -> None:
         if answer.status < 300:
+            if self.pace:
+                self.pace.recover()
             return
         said = f"{call} answered {answer.status}: {_message(answer)}"
         kind: type[ServiceError]

@@ -7,6 +7,7 @@ that was not wholly written had not been announced.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -30,7 +31,7 @@ class Journal:
         self.redactor = redactor or Redactor({})
 
     def write(self, event: str, **data: Any) -> None:
-        """Append `event` and return only when the disk has it."""
+        """Append `event` and return only when the disk has it. Raises OSError where it does not take the whole line."""
         entry = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
         line = json.dumps(self.redactor.tree(entry | plain(data)), ensure_ascii=False, allow_nan=False) + "\n"
         raw = line.encode(errors="backslashreplace")  # half a surrogate pair stays JSON
@@ -38,8 +39,8 @@ class Journal:
         try:
             if torn(self.path):
                 raw = b"\n" + raw
-            while raw:  # a disk that is almost full takes a part, and then says so
-                raw = raw[os.write(handle, raw) :]
+            if os.write(handle, raw) < len(raw):  # a full disk takes what fits; half a line announces nothing
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(handle)
         finally:
             os.close(handle)

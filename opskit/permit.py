@@ -59,15 +59,28 @@ class Permit:
 
 
 @contextmanager
+def undisturbed() -> Iterator[None]:
+    """While a record is closed, nobody's signal ends it: that would only leave a run that seems lost."""
+    with _handled_by(signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _handled_by(handler: Any) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # signals are not ours to hear
+        yield
+        return
+    before = {sign: signal.signal(sign, handler) for sign in STOPPING}
+    try:
+        yield
+    finally:
+        for sign, former in before.items():
+            signal.signal(sign, former)
+
+
+@contextmanager
 def permit(lock: Mapping[str, Any] | None, database: Database) -> Iterator[Permit]:
     """A permit that hears the signals of this process, while it lasts."""
     found = Permit(lock, database)
-    if threading.current_thread() is not threading.main_thread():  # signals are not ours to hear
+    with _handled_by(found.stop):
         yield found
-        return
-    before = {sign: signal.signal(sign, found.stop) for sign in STOPPING}
-    try:
-        yield found
-    finally:
-        for sign, handler in before.items():
-            signal.signal(sign, handler)

@@ -48,8 +48,10 @@ class Plan:
         return {"made_for": self.made_for, "actions": [action.data() for action in self.actions]}
 
     def save(self, path: Path) -> None:
-        with path.open("w", encoding="utf-8") as file:  # piece by piece: a long plan's text would fill the kernel
+        part = path.with_name(f".{path.name}.part")
+        with part.open("w", encoding="utf-8") as file:  # piece by piece: a long plan's text would fill the kernel
             json.dump(self.data(), file, indent=1, ensure_ascii=False)
+        part.replace(path)
 
     def __len__(self) -> int:
         return len(self.actions)

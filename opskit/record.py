@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from opskit import signatures
 from opskit.errors import BadInput, Refused
 
 FORMAT = 2  # of the manifest
+SMALLEST = 1 << 20  # bytes that a record needs; with less room nothing is begun
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"
 PRIVATE = "private"  # before-images and messages: never exported, never committed
@@ -33,6 +35,8 @@ def prepare(outputs: Path, about: Mapping[str, Any]) -> Path:
         folder.mkdir(parents=True)
         write(folder / "run.json", json.dumps(about, indent=1, ensure_ascii=False))
     except OSError as error:
+        with suppress(OSError):  # nothing of it is a run
+            folder.rmdir()
         raise BadInput(f"cannot write to {outputs}: {error.strerror}.", "Make it writable; nothing was run.") from None
     return folder
 
@@ -42,12 +46,14 @@ def check_writable(outputs: Path) -> None:
     place = next(folder for folder in (outputs, *outputs.parents) if folder.exists())
     probe = place / f".opskit-{os.getpid()}"
     try:
-        probe.write_text("", encoding="utf-8")
-        probe.unlink()
+        probe.write_bytes(bytes(SMALLEST))
     except OSError as error:
         raise BadInput(
-            f"cannot write to {outputs}: {error.strerror}.", "Records are kept there; make it writable."
+            f"cannot write to {outputs}: {error.strerror}.", "Records are kept there; make it writable, with room."
         ) from None
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def write(path: Path, text: str) -> None:

@@ -26,6 +26,7 @@ from opskit.journal import Journal
 from opskit.lock import attended
 from opskit.permit import permit
 from opskit.services import Services, connect, pins
+from opskit.spelling import sound
 
 _at_work = ExitStack()  # as long as this kernel lives, its run is not lost
 SKEW = 30.0  # seconds between clocks that are still all right
@@ -128,28 +129,43 @@ class Run:
     # Evidence.
 
     def show(self, thing: Any, title: str = "") -> None:
-        """Show a table or a chart. A long table shows its head; the whole of it goes into an evidence file."""
+        """Show a table or a chart. A long table shows its head; the whole of it goes into an evidence file.
+
+        People's addresses, names and texts are masked, by column; with the parameter `unmask` they are shown, and
+        the record says so.
+        """
+        if isinstance(thing, pd.Series):
+            thing = thing.to_frame()
         if not isinstance(thing, pd.DataFrame):
             looks.chart(thing)
             return
-        frame = thing if getattr(self.parameters, "unmask", False) else looks.masked(thing)
+        unmasked = looks.personal_columns(thing) if getattr(self.parameters, "unmask", False) else []
+        frame = looks.level(thing if getattr(self.parameters, "unmask", False) else looks.masked(thing))
         note = f"{len(frame)} rows" if len(frame) != 1 else "1 row"
         if len(frame) > looks.HEAD:
-            path = self.folder / "evidence" / f"{_slug(self._redactor.text(title))}.csv"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(self._redactor.text(frame.to_csv(index=False)), encoding="utf-8")
-            kept = actions.digest(path.read_text(encoding="utf-8"))
-            note += f"; the first {looks.HEAD} here, all in evidence/{path.name} ({kept[:19]})"
+            note += f"; the first {looks.HEAD} here, all in {self._keep(frame, title)}"
+        if unmasked:
+            self.journal.write("unmasked", title=title, columns=unmasked)
+            note += f"; shown in full, because this run was asked to: {', '.join(unmasked)}"
         looks.emit(looks.table(frame, title, note), looks.text(frame, title, note))
+
+    def _keep(self, frame: pd.DataFrame, title: str) -> str:
+        """Write a whole table into an evidence file; its name and digest."""
+        path = self.folder / "evidence" / f"{_slug(self._redactor.text(title))}.csv"
+        path.parent.mkdir(exist_ok=True)
+        text = self._redactor.text(sound(frame.to_csv(index=False)))
+        path.write_text(text, encoding="utf-8")
+        return f"evidence/{path.name} ({actions.digest(path.read_text(encoding='utf-8'))[:19]})"
 
     def draft(self, name: str, text: str) -> None:
         """Keep a message to a person as a draft in the record. Nothing is sent."""
         name = _slug(self._redactor.text(name))
         private = self.folder / "private"
         private.mkdir(mode=0o700, exist_ok=True)
-        (private / f"{name}.txt").write_text(self._redactor.text(text), encoding="utf-8")
+        (private / f"{name}.txt").write_text(self._redactor.text(sound(text)), encoding="utf-8")
         self.journal.write("draft", name=name)
-        looks.message(f"Draft “{name}” (not sent; kept in private/{name}.txt)", text)
+        lines = len(text.strip().splitlines())
+        looks.say(f"Draft “{name}”, {lines} lines, not sent: private/{name}.txt beside this record.")
 
     # Doing.
 
@@ -285,6 +301,10 @@ def _guard(shell: Any, redactor: redaction.Redactor) -> None:
     """Nothing leaves this kernel unredacted, and nothing typed is remembered outside the record."""
     guard.guard(shell.kernel.session, redactor)
     shell.history_manager.enabled = False
+    pd.set_option("display.max_colwidth", None)  # a cut-off cell could hide half a secret from redaction
+    # Figures that a cell shows by itself are drawings of text, unless they are asked to keep it.
+    shell.config.InlineBackend.figure_formats = {"svg"}
+    shell.config.InlineBackend.rc = {"svg.fonttype": "none"}
 
 
 def _compare_pins(run: Run) -> None:

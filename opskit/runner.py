@@ -35,20 +35,19 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.execute import execute_notebook
 from traitlets.config import Config
 
-from opskit import archive, record
+from opskit import archive, disk, record
 from opskit.actions import digest
 from opskit.approval import Approval
 from opskit.environment import Environment, Limits, all_variables, variables
 from opskit.journal import Journal
 from opskit.lock import attended
 from opskit.outcome import Outcome, classify
-from opskit.permit import STOPPING
+from opskit.permit import STOPPING, undisturbed
 from opskit.plan import Plan
 from opskit.redaction import Redactor, each, redactor
 from opskit.scrub import redact_files
 from opskit.spelling import sound
 
-GRACE = 60.0  # seconds for an action in flight to finish: it may wait for its effect, or for a slow vendor
 Progress = Callable[[str, int, int], None]  # cell id, its number, how many there are
 Secrets = Mapping[str, Mapping[str, str]]
 
@@ -73,13 +72,14 @@ def execute(
 ) -> tuple[Path, Outcome]:
     """Run a notebook from beginning to end and seal its record. Answers the record's folder and the outcome."""
     folder = record.prepare(outputs, {**about, "retention_days": target.retention_days})
-    record.write(folder / "environment.json", target.model_dump_json(indent=1))
-    if approved:
-        approved.plan.save(folder / "plan.json")
-        approved.approval.save(folder / "approval.json")
+    with disk.telling(folder):
+        record.write(folder / "environment.json", target.model_dump_json(indent=1))
+        if approved:
+            approved.plan.save(folder / "plan.json")
+            approved.approval.save(folder / "approval.json")
     known = redactor(secrets)
     journal = Journal(folder / record.JOURNAL, known)
-    with attended(folder), terminated_as_interrupt(), short_folder() as runtime:
+    with disk.telling(folder), attended(folder), signals_as_interrupt(), short_folder() as runtime:
         journal.write("run.accepted", runner=os.getpid(), **{k: about[k] for k in ("run", "operator", "host")})
         inherited = _variables(variables(target) | all_variables(root), folder, secrets)
         session = Session(folder, journal, known, inherited, root, runtime, progress, target.limits)
@@ -89,8 +89,9 @@ def execute(
             journal.write("interrupted", why="before it began")
         except Exception as error:  # whatever it was: the record says so, and is sealed
             journal.write("failed", why=f"{type(error).__name__}: {_last_line(str(error))}")
-        outcome = close(folder, journal)
-    archive.seal(folder)
+        with undisturbed():
+            outcome = close(folder, journal)
+            archive.seal(folder)
     return folder, outcome
 
 
@@ -175,12 +176,12 @@ def _drive(nb: NotebookNode, kernel_name: str, session: Session) -> None:
         timeout=None,  # ours, in Ending, knows a long step from a dead one
         kernel_name=kernel_name,
         extra_arguments=["--HistoryManager.enabled=False"],  # or every cell would be remembered outside the record
-        on_notebook_start=lambda notebook: ending.watch(client),
+        on_notebook_start=lambda notebook: ending.forbid_if_asked(),
         on_cell_execute=started,
         on_cell_executed=executed,
         config=Config(KernelManager={"transport": "ipc", "connection_file": str(session.runtime / "k.json")}),
     )
-    client.heard = ending.sign_of_life
+    client.starting, client.heard = ending.watch, ending.sign_of_life
     try:
         # Output of a cell's child processes also goes to the kernel's own streams, raw: nobody must see those.
         client.execute(
@@ -189,13 +190,12 @@ def _drive(nb: NotebookNode, kernel_name: str, session: Session) -> None:
     except CellExecutionError as error:
         _stopped_by(error, ending, session.journal)
     except (DeadKernelError, asyncio.CancelledError):
+        if client.km:  # it was still being started
+            client._cleanup_kernel()
         if ending.why:
-            session.journal.write("interrupted", why=f"{ending.why}; the kernel had to be killed")
+            session.journal.write("interrupted", why=ending.why)
         else:
             session.journal.write("failed", why="the kernel died")
-    except KeyboardInterrupt:
-        session.journal.write("interrupted", why="before the notebook began")
-        client._cleanup_kernel()
     else:
         if ending.why:
             session.journal.write("interrupted", why=ending.why)
@@ -212,9 +212,14 @@ def _stopped_by(error: CellExecutionError, ending: Ending, journal: Journal) -> 
 
 
 class Client(NotebookClient):
-    """Tells of every message that a cell sends: it is alive."""
+    """Tells when its kernel starts, and of every message that a cell sends: it is alive."""
 
+    starting: Callable[[Any], None] = staticmethod(lambda _: None)
     heard: Callable[[], None] = staticmethod(lambda: None)
+
+    async def async_start_new_kernel(self, **how: Any) -> None:
+        self.starting(self)  # nbclient has just taken the signals, and would let them be lost meanwhile
+        await super().async_start_new_kernel(**how)
 
     def process_message(self, *message: Any) -> Any:
         self.heard()
@@ -236,6 +241,8 @@ class Ending:
         self._alive = time.monotonic()
         self._written = 0  # bytes of the journal: an action that takes its time shows there
         self._cell = ""
+        self._started = False
+        self._grace = session.limits.grace_seconds
         self._timer: asyncio.TimerHandle | None = None
 
     def sign_of_life(self, cell: str = "") -> None:
@@ -244,6 +251,7 @@ class Ending:
 
     def forbid_if_asked(self) -> None:
         """No further cell begins once an end was asked for."""
+        self._started = True
         if self.why:
             self._main.cancel()
 
@@ -257,6 +265,8 @@ class Ending:
         self._look()
 
     def unwatch(self) -> None:
+        for sign in STOPPING:  # asyncio gave them back as it knows them, not as we had them
+            signal.signal(sign, signal.SIG_IGN)
         if self._timer:
             self._timer.cancel()
 
@@ -274,12 +284,18 @@ class Ending:
 
     def end(self, why: str) -> None:
         if self.why:  # asked for a second time
-            self._main.cancel()
+            self._kill()
             return
         self.why = why
+        if not self._started:  # there may be no kernel yet that heeds us; nothing will begin in it
+            return
         kernel: Any = self._client.km
         self._interrupting = self._loop.create_task(kernel.interrupt_kernel())
-        self._timer = self._loop.call_later(GRACE, self._main.cancel)
+        self._timer = self._loop.call_later(self._grace, self._kill)
+
+    def _kill(self) -> None:
+        self.why += "; the kernel had to be killed"
+        self._main.cancel()
 
 
 def _last_line(text: str) -> str:
@@ -350,17 +366,18 @@ def _papermill(notebook: Path, given: dict[str, Any], session: Session) -> None:
 
 
 @contextmanager
-def terminated_as_interrupt() -> Iterator[None]:
+def signals_as_interrupt() -> Iterator[None]:
     """Treat SIGTERM like Ctrl-C: the run ends as `interrupted`, with its record sealed and its kernel gone."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {sign: signal.signal(sign, interrupt) for sign in STOPPING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 BITS = 6  # of a secret that one character of base64 carries
@@ -80,4 +81,18 @@ def leaks(secrets: dict[str, str], *places: Path) -> list[str]:
     for path in files(*places):
         raw = path.read_bytes() + b"\n" + str(path).encode(errors="surrogateescape")
         found += [f"{name} in {path}" for name, some in marks.items() if any(mark in raw for mark in some)]
+    return found
+
+
+def readings(outputs: list[Any]) -> set[str]:
+    """What somebody may read of a cell's outputs, following one form of its displays, or one stream."""
+    forms = {form for output in outputs for form in output.get("data", {})} | {"text/plain"}
+    found = set()
+    for form in forms:
+        shown = [
+            o.get("data", {}).get(form) or o.get("data", {}).get("text/plain") or o.get("text", "") for o in outputs
+        ]
+        found.add("".join(map(str, shown)))
+    for name in ("stdout", "stderr"):
+        found.add("".join(output["text"] for output in outputs if output.get("name") == name))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -245,6 +246,26 @@ def test_a_database_that_goes_away_is_unreachable_and_found_again(firm: Sandbox,
             users(database)
     firm.heal()
     assert users(database) > 0
+
+
+def test_a_server_that_is_stuck_is_given_up_and_asked_anew(
+    firm: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opskit.database.SILENCE", 0.5)
+    assert users(database) > 0
+    assert firm.freeze_sessions("opskit/test-run") == 1
+    began = time.monotonic()
+    assert users(database) > 0
+    assert 0.4 < time.monotonic() - began < 5
+
+
+def test_a_change_that_gets_stuck_is_given_up(firm: Sandbox, both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opskit.database.SILENCE", 0.5)
+    with pytest.raises(Unreachable), both.transaction() as cursor:
+        firm.freeze_sessions("opskit/test-run")
+        cursor.execute("update user_profiles set full_name = 'x'")
+    firm.lift()
+    assert both.rows("select count(*) as n from user_profiles where full_name = 'x'") == [{"n": 0}]
 
 
 @pytest.mark.parametrize(

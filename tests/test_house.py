@@ -19,7 +19,8 @@ MODULES = {
 SANDBOX = {name for name in MODULES if name.startswith("opskit.sandbox")}
 COMMANDS = {name for name in MODULES if name.startswith(("opskit.commands", "opskit.cli"))}
 SERVICES = {name for name in MODULES if name.startswith("opskit.services")}
-CORE = set(MODULES) - SANDBOX - COMMANDS - SERVICES
+REPORTS = {name for name in MODULES if name.startswith("opskit.reports")}
+CORE = set(MODULES) - SANDBOX - COMMANDS - SERVICES - REPORTS
 FLOORS = (  # of the kernel's side, from the ground up
     {"opskit.errors", "opskit.spelling", "opskit.redaction", "opskit.signatures"},
     {"opskit.journal", "opskit.parameters", "opskit.environment", "opskit.http", "opskit.database"},
@@ -28,14 +29,11 @@ FLOORS = (  # of the kernel's side, from the ground up
     {"opskit.checks", "opskit.plan", "opskit.approval", "opskit.lock", "opskit.permit"},
     {"opskit.run"},
 )
-KEEPERS = {  # the other side
-    f"opskit.{name}" for name in ("runner", "record", "archive", "commits", "adopt", "scrub", "followup", "drill")
+KEEPERS = REPORTS | {  # the other side
+    f"opskit.{name}" for name in ("runner", "adopt", "record", "scrub", "archive", "commits", "followup", "drill")
 }
-KEEPERS |= {
-    f"opskit.{name}" for name in ("incident", "timeline", "postmortem", "report", "page", "pages")
-}  # what it tells
 LONGEST_MODULE = 500
-LARGEST_CORE = 3300  # signing, history, lock and report came with the promises
+LARGEST_CORE = 3900  # it was 2,500 before signing, locking, the history and the many spellings of a secret
 
 Import = tuple[str, bool]  # what, and whether at once (not inside a function)
 
@@ -148,7 +146,7 @@ def test_no_room_is_too_long_to_read() -> None:
 
 
 def test_the_core_can_be_held_in_ones_head() -> None:
-    """Lines of code of the core: services, sandbox and command line apart, and without blanks, comments, docstrings."""
+    """Lines of code of the core, without blanks, comments, docstrings: services, sandbox, reports, commands apart."""
     sizes = {module: lines_of_code(MODULES[module].read_text(encoding="utf-8")) for module in CORE}
     total = sum(sizes.values())
     print(f"\nThe core has {total} lines of code in {len(sizes)} modules (at most {LARGEST_CORE}).")

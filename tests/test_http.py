@@ -276,6 +276,21 @@ def test_a_pace_is_halved_when_told_to_slow_down(server: Server) -> None:
     assert caught.value.retry_after == 3600
 
 
+def test_a_pace_recovers_call_by_call(server: Server) -> None:
+    pace = Pace(1000.0)
+    pace.halve()
+    pace.halve()
+    http = server.http(pace=pace)
+    server.will(*[Said()] * 10)
+    found = []
+    for _ in range(10):
+        http.read("/things")
+        found.append(pace.per_second)
+    assert found == sorted(found)
+    assert found[0] < 500
+    assert found[-1] == 1000
+
+
 def test_every_failure_to_look_is_a_failure_to_tell() -> None:
     assert all(issubclass(kind, CannotTell) for _, kind, _ in BAD_NIGHTS.values())
 

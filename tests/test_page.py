@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from opskit import page
 from opskit.errors import BadInput
+from opskit.reports import page
 
 RUNS = {"script", "iframe", "object", "embed", "base", "form", "link", "svg", "math", "template", "audio", "video"}
 LOADS = {"src", "srcset", "poster", "background", "action", "formaction", "data", "xlink:href"}
@@ -130,7 +130,7 @@ def test_tables_keep_their_cells_and_scroll_by_themselves() -> None:
     )
     markup = page.render(notebook(code(text_html=frame)), "T")
     assert '<div class="scroll" tabindex="0"><table class="dataframe">' in markup
-    assert "<td>7</td>" in markup
+    assert '<td class="short">7</td>' in markup
     assert "scoped" not in markup
 
 

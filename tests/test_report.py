@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -16,9 +17,9 @@ from test_runs import SMALL, keep, look
 
 from opskit import record
 from opskit.actions import Action
-from opskit.archive import Archive
-from opskit.incident import read
+from opskit.archive import Archive, countersignature
 from opskit.plan import Plan
+from opskit.reports.incident import read
 from opskit.sandbox import Sandbox
 
 START = datetime(2026, 11, 23, 3, 20, tzinfo=UTC)
@@ -63,7 +64,7 @@ class Night:
             json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
         )
         if seal:
-            record.seal(folder)
+            record.seal(folder, "ana")
         return folder
 
     def approve(self, looked: Path, applied: Path | None = None, **more: Any) -> None:
@@ -95,7 +96,7 @@ class Night:
         done += [ended("done and verified")]
         applied = self.run(*done, plan=[ENABLE, MEND], applies=looked.name, seal=False)
         self.approve(looked, applied)
-        record.seal(applied)
+        record.seal(applied, "ana")
         self.run(
             check("endpoint-enabled", "yes", cause="endpoint-disabled"),
             check("prevention-log", "no", required=False),
@@ -250,7 +251,7 @@ def test_what_was_not_done_is_told_with_its_reason(opskit: Opskit, outputs: Path
     assert "| Do lost | **fate unknown**: it was begun, and its end was not recorded | #2 |" in left
     assert "| Do never | **approved, not begun** | #2 |" in left
     prose = told(opskit, outputs)
-    assert "**Record #2 was never sealed (its run is lost).**" in prose
+    assert "> **Record #2 was never sealed (its run: lost)" in prose
     assert "| Do waits | waits for a person | _blank_ |" in section(prose, "Action items")
 
 
@@ -271,16 +272,16 @@ def test_a_break_glass_approval_is_loud_until_it_is_countersigned(opskit: Opskit
     looked = night.run(check("a", "no", cause="c"), planned(1), ended("plan awaits approval"), plan=[ENABLE])
     night.approve(looked, break_glass="nobody else awake", approver="ana")
     prose = told(opskit, outputs)
-    assert (
-        "> **BREAK-GLASS.** ana approved the plan of #1 alone: nobody else awake. **It is not countersigned yet.**"
-        in prose
-    )
+    alarm = "Break-glass: ana approved the plan of #1 alone: nobody else awake. NOT COUNTERSIGNED YET."
+    assert f"> **{alarm}**" in prose
+    assert f'<p class="alarm" role="note">{alarm}</p>' in (looked.parent / "report" / "postmortem.html").read_text()
     assert "Countersign the approval of #1" in section(prose, "Action items")
-    signed = {"by": "cleo", "at": (START + timedelta(hours=9)).isoformat()}
-    (looked.parent / "approvals" / f"{looked.name}.countersigned.json").write_text(json.dumps(signed))
+    word = json.loads((looked.parent / "approvals" / f"{looked.name}.json").read_text())
+    second = word | {"approver": "cleo", "at": (START + timedelta(hours=9)).isoformat()}
+    countersignature(looked.parent, word["plan"]).write_text(json.dumps(second))
     prose = told(opskit, outputs)
     assert "Countersigned by cleo." in prose
-    assert "not countersigned" not in prose
+    assert "NOT COUNTERSIGNED" not in prose
     assert "Countersign the approval" not in prose
 
 
@@ -288,7 +289,7 @@ def test_an_altered_record_is_named(opskit: Opskit, outputs: Path) -> None:
     Night(outputs).whole()
     folder = next(outputs.glob("INC-7/*0001"))
     (folder / "plan.json").write_text("{}")
-    assert "**Record #1 is not as it was sealed: altered: plan.json.**" in told(opskit, outputs)
+    assert "> **Record #1 is not as it was sealed: altered: plan.json.**" in told(opskit, outputs)
     assert (
         "This record is not as it was sealed: altered: plan.json"
         in (outputs / f"INC-7/pages/{folder.name}.html").read_text()
@@ -362,27 +363,13 @@ def test_a_broken_record_still_makes_a_report(opskit: Opskit, outputs: Path) -> 
 # Pages of records.
 
 
-def test_the_page_of_a_record_stands_beside_it_and_leaves_the_private_behind(opskit: Opskit, outputs: Path) -> None:
-    draft = "Dear Ana & Ben <ana@example.com>, your plan is right again."
-    night = Night(outputs)
-    folder = night.run(ended("healthy"), seal=False)
-    (folder / "private").mkdir()
-    (folder / "private" / "message-users.txt").write_text(draft)
-    path = folder / record.NOTEBOOK
-    nb = json.loads(path.read_text())
-    said = "Dear Ana &amp; Ben &lt;ana@example.com&gt;, your plan is right again."
-    nb["cells"].append({**shown(f"<p>Draft (kept in private/message-users.txt)</p><pre>{said}</pre>"), "id": "draft"})
-    path.write_text(json.dumps(nb))
-    digest = record.seal(folder)
-    found = data(opskit("export", folder.name, "--json"))
-    page = Path(found["page"]).read_text()
-    assert Path(found["page"]) == outputs / "INC-7" / "pages" / f"{folder.name}.html"
-    assert digest in page
-    assert "opskit verify" in page
-    assert "right again" not in page
-    assert "ana@example.com" not in page
-    assert "message-users.txt" in page
-    assert record.verify(folder) == []
+def test_the_page_of_a_record_stands_beside_it_and_says_what_proves_it(opskit: Opskit, outputs: Path) -> None:
+    folder = Night(outputs).run(ended("healthy"))
+    path = Path(data(opskit("export", folder.name, "--json"))["page"])
+    assert path == outputs / "INC-7" / "pages" / f"{folder.name}.html"
+    assert hashlib.sha256((folder / record.MANIFEST).read_bytes()).hexdigest() in path.read_text()
+    assert f"opskit verify INC-7/{folder.name}" in path.read_text()
+    assert record.verify(folder).wrong == ()
 
 
 def test_a_page_goes_where_it_is_asked_to_but_never_into_the_record(
@@ -392,7 +379,7 @@ def test_a_page_goes_where_it_is_asked_to_but_never_into_the_record(
     assert opskit("export", "last", "--to", tmp_path / "elsewhere" / "page.html").exit_code == 0
     assert (tmp_path / "elsewhere" / "page.html").exists()
     assert opskit("export", "last", "--to", folder / "page.html").exit_code == 2
-    assert record.verify(folder) == []
+    assert record.verify(folder).wrong == ()
 
 
 def test_a_record_without_a_notebook_has_a_page_too(opskit: Opskit, outputs: Path) -> None:
@@ -401,14 +388,17 @@ def test_a_record_without_a_notebook_has_a_page_too(opskit: Opskit, outputs: Pat
     folder = night.run(undone, ended("taken back"), plan=[ENABLE], undoes="x", seal=False)
     (folder / record.NOTEBOOK).unlink()
     page = Path(data(opskit("export", folder.name, "--json"))["page"]).read_text()
-    assert "Taken back" in page
+    assert "taken back" in page
     assert "Enable endpoint we_1" in page
     assert "never sealed" in page
 
 
+DRAFT = 'run.draft("message-users", f"Dear Ana & Ben,\\nyour plan is {chr(114)}ight again.")'  # whole only when it ran
+
+
 def test_a_real_night(opskit: Opskit, firm: Sandbox, repository: Path, outputs: Path) -> None:
     firm.break_with("endpoint-disabled")
-    keep(repository, *SMALL)
+    keep(repository, *SMALL, DRAFT)
     _, planned_in, found = look(opskit, firm)
     opskit("approve", "last", "--type", f"{firm.name} {found['actions']}")
     assert opskit("apply", "last").exit_code == 0
@@ -418,5 +408,9 @@ def test_a_real_night(opskit: Opskit, firm: Sandbox, repository: Path, outputs: 
     assert said["verified"]
     incident = read(Archive(outputs), planned_in.parent.name)
     assert [one.kind for one in incident.records] == ["looked", "applied"]
-    assert harmless(Path(said["paths"]["page"]).read_text()) == []
+    assert "right again" in (planned_in / "private" / "message-users.txt").read_text()
+    for path in map(Path, [said["paths"]["page"], *said["pages"]]):
+        assert harmless(path.read_text()) == []
+        assert "right again" not in path.read_text()
+        assert "message-users" in path.read_text()
     assert opskit("verify").exit_code == 0

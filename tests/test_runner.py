@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from itertools import pairwise
+from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from disguises import readings
 from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -50,22 +51,10 @@ SPLIT = {
 }
 
 
-def read_together(outputs: list[Any]) -> set[str]:
-    """What somebody may read, following one form of the displays, or one stream."""
-    forms = {form for output in outputs for form in output.get("data", {})} | {"text/plain"}
-    readings = set()
-    for form in forms:
-        texts = [o["text"] if "text" in o else o["data"].get(form, o["data"]["text/plain"]) for o in outputs]
-        readings.add("".join(texts))
-    for name in ("stdout", "stderr"):
-        readings.add("".join(o["text"] for o in outputs if o.get("name") == name))
-    return readings
-
-
 @pytest.mark.parametrize("outputs", SPLIT.values(), ids=SPLIT.keys())
 def test_a_secret_over_several_outputs_is_not_readable(outputs: list[Any], tmp_path: Path) -> None:
     found = kept(outputs, tmp_path)
-    assert not [text for text in read_together(found) if SECRET in text]
+    assert not [text for text in readings(found) if SECRET in text]
     assert LABEL in json.dumps(found)
     assert len(found) == len(outputs)
 
@@ -104,7 +93,17 @@ def test_no_way_of_splitting_it_leaves_it_readable(places: list[int], data: st.D
     makers = [said, shown, lambda text: said(text, "stderr"), lambda text: shown(text, form="text/html")]
     outputs = [data.draw(st.sampled_from(makers))(SECRET[one:two]) for one, two in pairwise(at)]
     across_outputs(outputs, redactor)
-    assert not [text for text in read_together(outputs) if SECRET in text]
+    assert not [text for text in readings(outputs) if SECRET in text]
+
+
+@pytest.mark.deep
+def test_no_way_of_splitting_it_in_three_leaves_it_readable() -> None:
+    makers = (said, shown, lambda text: said(text, "stderr"), lambda text: shown(text, form="text/html"))
+    for one, two in combinations(range(1, len(SECRET)), 2):
+        for first, second, third in product(makers, repeat=3):
+            outputs = [first(f"a {SECRET[:one]}"), second(SECRET[one:two]), third(f"{SECRET[two:]} z")]
+            across_outputs(outputs, redactor)
+            assert not [text for text in readings(outputs) if SECRET in text]
 
 
 def test_many_outputs_take_no_time() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from opskit import provenance, signatures
+from opskit import disk, provenance, signatures
 from opskit.archive import Archive
 from opskit.errors import BadInput, CannotTell, OpskitError, Refused
 from opskit.outcome import Exit
@@ -45,6 +45,10 @@ def verb(command: Callable[..., Reply]) -> Callable[..., None]:
             reply = command(*args, **named)
         except OpskitError as error:
             reply = _failed(error)
+        except OSError as error:
+            if error.errno not in disk.REFUSALS:
+                raise
+            reply = _failed(OpskitError(disk.refusal(error, Path(error.filename or outputs())), "Make room there."))
         if as_json:
             envelope = {"opskit": FORMAT, "command": click.get_current_context().info_name, "exit": reply.exit}
             sys.stdout.write(

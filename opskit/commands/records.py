@@ -157,15 +157,15 @@ def _beside_history(place: Path, sealed: Mapping[Path, record.Finding]) -> Itera
 
 
 @click.command()
-@click.argument("what", metavar="RUN|NOTEBOOK")
+@click.argument("left", metavar="RUN|NOTEBOOK")
 @verb
-def seal(what: str) -> Reply:
+def seal(left: str) -> Reply:
     """Close what nobody closed: a run whose process died, or a notebook run by hand or by plain papermill."""
-    if Path(what).suffix == ".ipynb":
+    if Path(left).suffix == ".ipynb":
         from opskit.adopt import adopt  # noqa: PLC0415  # brings papermill, a second that other verbs should not cost
 
-        return ended(*adopt(Path(what), outputs(), root()))
-    folder = archive().find(what)
+        return ended(*adopt(Path(left), outputs(), root()))
+    folder = archive().find(left)
     if records.summary(folder)["outcome"] == records.UNSEALED:
         raise BadInput(f"{folder.name} was run by hand.", "Give the notebook, as saved: opskit seal NOTEBOOK")
     if is_attended(folder):

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from opskit import incident as incidents
 from opskit import record
-from opskit.commands.answering import Reply, archive, verb
+from opskit.commands.answering import Reply, allowed, archive, verb
 from opskit.errors import BadInput
+from opskit.reports import incident as incidents
 
 
 @click.command()
@@ -18,11 +18,11 @@ from opskit.errors import BadInput
 @verb
 def report(incident: str) -> Reply:
     """Write the postmortem of an incident from all its records: notebook, Markdown and a page to read offline."""
-    from opskit import report as reports  # noqa: PLC0415  # brings the chart's and the page's libraries
+    from opskit.reports import files as reports  # noqa: PLC0415  # brings the chart's and the page's libraries
 
     name = archive().find("last").parent.name if incident == "last" else incident
-    found = incidents.read(archive(), name)
-    pages = [_export(one.folder, _beside(one.folder)) for one in found.records]
+    found = incidents.read(archive(), name, allowed())
+    pages = [_export(one, _beside(one.folder)) for one in found.records]
     written = reports.write(found)
     facts = {
         "incident": found.name,
@@ -61,7 +61,7 @@ def export(run: str, to: Path | None) -> Reply:
     folder = archive().find(run)
     if to and folder.resolve() in to.resolve().parents:
         raise BadInput(f"{to} lies within the record, which is sealed.", "Name a file elsewhere.")
-    path = _export(folder, to or _beside(folder))
+    path = _export(incidents.of(folder, allowed()), to or _beside(folder))
     data: dict[str, Any] = {"run": folder.name, "page": str(path)}
     return Reply(data, f"Page: {path}")
 
@@ -70,12 +70,12 @@ def _beside(folder: Path) -> Path:
     return folder.parent / "pages" / f"{folder.name}.html"
 
 
-def _export(folder: Path, path: Path) -> Path:
-    from opskit import pages  # noqa: PLC0415  # brings nbconvert, half a second
+def _export(one: incidents.Record, path: Path) -> Path:
+    from opskit.reports import export as pages  # noqa: PLC0415  # brings nbconvert, half a second
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        record.write(path, pages.of(folder))
+        record.write(path, pages.of(one))
     except OSError as error:
         raise BadInput(f"cannot write {path}: {error.strerror}.") from None
     return path

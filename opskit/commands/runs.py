@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,7 @@ def look(runbook: str, given: dict[str, Any]) -> tuple[Path, Outcome]:
     refuse_secrets(checked, redactor(secrets))
     record.check_writable(outputs())
     for lost in archive().lost(checked.get("incident") or ""):
-        answering.people.print(
-            f"{lost.name}, an apply of this incident, was lost on the way: opskit resume {lost.name}"
-        )
+        answering.people.print(f"{lost.name}, of this incident, was lost on the way: {_to_finish(lost)}")
     return _execute(provenance.describe(runbook, root(), checked), target, secrets)
 
 
@@ -85,20 +83,20 @@ def _export(proposed: plan.Plan, path: Path) -> None:
 
 
 @click.command()
-@click.argument("what", metavar="RUN|FILE")
+@click.argument("plan_of", metavar="RUN|FILE")
 @click.option("--with-removals", is_flag=True, help="Also approve the actions that take access away from users.")
 @click.option("--type", "typed", help="The environment and the number of actions, instead of typing them.")
 @click.option(
     "--break-glass", metavar="REASON", default="", help="Approve alone what takes two; shown until countersigned."
 )
 @verb
-def approve(what: str, with_removals: bool, typed: str | None, break_glass: str) -> Reply:
+def approve(plan_of: str, with_removals: bool, typed: str | None, break_glass: str) -> Reply:
     """Approve exactly this plan, for an hour, and sign that. Asks for the environment and the number of actions.
 
     FILE is a plan that `opskit plan RUN --export FILE` wrote elsewhere; the answer is an approval to paste there.
     """
-    folder = None if Path(what).is_file() else archive().find(what)
-    proposed = plan.load(Path(what) if folder is None else folder / "plan.json")
+    folder = None if Path(plan_of).is_file() else archive().find(plan_of)
+    proposed = plan.load(Path(plan_of) if folder is None else folder / "plan.json")
     made_for, approver = proposed.made_for, provenance.operator()
     target = environment.load(made_for["environment"], root())
     if target.production and approver == made_for["operator"] and not break_glass:
@@ -178,9 +176,7 @@ def carry_out(folder: Path, rate: float | None = None, no_lock: str = "") -> tup
             f"{other.name} has carried out this plan already.", f"Next: opskit resume {other.name}, or look again."
         )
     if lost := archive().lost(head["incident"]):
-        raise Refused(
-            f"{lost[0].name}, an apply of this incident, was lost on the way.", f"Next: opskit resume {lost[0].name}"
-        )
+        raise Refused(f"{lost[0].name}, of this incident, was lost on the way.", f"Next: {_to_finish(lost[0])}")
     target = environment.load(head["environment"], root())
     if trouble := record.verify(folder, allowed()).wrong:
         raise Refused(f"the record of {folder.name} is not as it was sealed: {'; '.join(trouble)}.", "Run it again.")
@@ -189,7 +185,6 @@ def carry_out(folder: Path, rate: float | None = None, no_lock: str = "") -> tup
     now_for = {"notebook": about["notebook"], "opskit": about["opskit"], "target": target.digest}
     word = approval.require(approval.load(archive().approval(folder)), approved, now_for, folder.name)
     approval.require_signer(word, allowed(), head["operator"], production=target.production)
-    record.check_writable(outputs())
     with _alone(target, "apply", no_lock) as (secrets, lock):
         return _execute(about | {"lock": lock}, target, secrets, (approved, word))
 
@@ -204,6 +199,8 @@ def resume(run: str, no_lock: str) -> Reply:
     RUN may also be the folder of a run that was begun on another machine.
     """
     folder = _intact(archive().find(run, applied=True))
+    if undone := records.about(folder).get("undoes"):
+        raise Refused(f"{folder.name} took back what {undone} did.", f"To finish that: opskit undo {undone}")
     if other := next(iter(archive().following(folder, "undoes")), None):
         raise Refused(f"{other.name} has taken back what {folder.name} did.", "Run the runbook again.")
     target = environment.load(records.about(folder)["environment"], root())
@@ -219,7 +216,10 @@ def resume(run: str, no_lock: str) -> Reply:
 @verb
 def undo(run: str, typed: str | None, no_lock: str) -> Reply:
     """Take back what an apply did, last first; what somebody changed since is left alone. Asks before it does."""
-    folder = _intact(archive().find(run, applied=True))
+    folder = archive().find(run, applied=True)
+    if undone := records.about(folder).get("undoes"):
+        folder = archive().find(undone)
+    _intact(folder)
     if other := next((r for r in archive().following(folder, "undoes") if _outcome(r) == Outcome.UNDONE), None):
         raise Refused(f"{other.name} has taken back what {folder.name} did.", "Run the runbook again.")
     target = environment.load(records.about(folder)["environment"], root())
@@ -243,12 +243,20 @@ def _intact(folder: Path) -> Path:
         raise Refused(f"{folder.name} is still under way.", "Wait until it ended.")
     if (folder / record.MANIFEST).exists() and (trouble := record.verify(folder, allowed()).wrong):
         raise Refused(f"the record of {folder.name} is not as it was sealed: {'; '.join(trouble)}.")
+    if other := next(iter(archive().following(folder, "resumes")), None):  # it knows what was done since
+        raise Refused(f"{other.name} went on from {folder.name}.", f"Name that one: {other.name}")
     return folder
+
+
+def _to_finish(lost: Path) -> str:
+    undone = records.about(lost).get("undoes")
+    return f"opskit undo {undone}" if undone else f"opskit resume {lost.name}"
 
 
 @contextmanager
 def _alone(target: Environment, purpose: str, no_lock: str) -> Iterator[tuple[Secrets, Lock]]:
     """The secrets for changing an environment, while nobody else changes it."""
+    record.check_writable(outputs())
     secrets = {"read": environment.resolve(target, "read"), "change": environment.resolve(target, "change")}
     database = connect(target, secrets, f"opskit/{purpose}").database
     with alone(target.name, database, outputs(), purpose, no_lock) as lock:
@@ -256,12 +264,17 @@ def _alone(target: Environment, purpose: str, no_lock: str) -> Iterator[tuple[Se
 
 
 def _tell(action: Action, result: Result, why: str) -> None:
-    answering.people.print(f"{result}: {action.title}{f' ({why})' if why else ''}", markup=False)
+    _say(f"{result}: {action.title}{f' ({why})' if why else ''}")
 
 
 def _tell_back(action: Action, result: Result, why: str) -> None:
     word = "taken back" if result is Result.DONE else f"not taken back, {result}"
-    answering.people.print(f"{word}: {action.title}{f' ({why})' if why else ''}", markup=False)
+    _say(f"{word}: {action.title}{f' ({why})' if why else ''}")
+
+
+def _say(line: str) -> None:
+    with suppress(OSError, SystemExit):  # whoever read along has left; the work goes on
+        answering.people.print(line, markup=False)
 
 
 def _execute(about: dict[str, Any], target: Environment, secrets: Any, pair: Any = None) -> tuple[Path, Outcome]:

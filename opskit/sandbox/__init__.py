@@ -152,11 +152,15 @@ class Sandbox:
         """End the database sessions of whoever gives that name (may hold %); says how many there were."""
         return int(self._ask("POST", "/cut-sessions", {"application": application}))
 
+    def freeze_sessions(self, application: str) -> int:
+        """Let those sessions say nothing any more, without ending, until `lift` or a reset; says how many."""
+        return int(self._ask("POST", "/freeze-sessions", {"application": application}))
+
     def traffic(self) -> list[dict[str, Any]]:
         """The latest HTTP requests since the company was last broken or reset, in the order of their arrival.
 
-        Each with: at, service, method, path, agent, key (its idempotency key), struck (by a fault), and the status it
-        was answered with; None where it was not, or not yet.
+        Each with: at, service, method, path, agent, key (its idempotency key), struck (by a fault), passed (whether
+        the service did what it was asked), and the status it was answered with; None where it was not, or not yet.
         """
         return list(self._ask("GET", "/traffic"))
 

@@ -115,6 +115,7 @@ def _forget(company: Company) -> None:
     company.scenario, company.twin = None, False
     world.agenda.clear()
     world.faults.lift()
+    world.database.thaw()
     world.traffic.forget()
     world.actors.clear()
     world.status_pages.clear()
@@ -165,15 +166,8 @@ def misbehave(company: Company, fault: dict[str, Any]) -> None:
 def lift(company: Company) -> None:
     """No fault is left."""
     company.world.faults.lift()
+    company.world.database.thaw()
     company.world.database.start()
-
-
-def cut_sessions(company: Company, application: str) -> int:
-    """End the database sessions of whoever gives that name (may hold %), as a superuser would; says how many."""
-    query = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like %s"
-    with company.world.database.connect() as connection:
-        row = connection.execute(query, [application]).fetchone()
-    return int(row[0]) if row else 0
 
 
 def healed(company: Company) -> list[dict[str, Any]]:

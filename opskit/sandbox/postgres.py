@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Postgres:
         self.passwords = {user: secrets.token_urlsafe(24) for user in LOGINS}
         self._process: subprocess.Popen[bytes] | None = None
         self._idle: list[psycopg.Connection[Any]] = []
+        self._frozen: list[int] = []
         self._lock = threading.Lock()
 
     def create(self) -> None:
@@ -113,6 +114,7 @@ class Postgres:
     def stop(self) -> None:
         """Stop the server at once, ending every session; does nothing when it is stopped."""
         self._forget_idle()
+        self.thaw()
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)  # a "fast" shutdown
             try:
@@ -121,6 +123,30 @@ class Postgres:
                 self._process.send_signal(signal.SIGQUIT)
                 self._process.wait(10)
         self._process = None
+
+    def cut(self, application: str) -> int:
+        """End the sessions of whoever gives that name (may hold %), as a superuser would; says how many."""
+        found = self._sessions(application, "pg_terminate_backend(pid)")
+        return len(found)
+
+    def freeze(self, application: str) -> int:
+        """Let those sessions say nothing any more, without ending, until `thaw`; says how many."""
+        found = self._sessions(application, "pid")
+        for pid in found:
+            os.kill(pid, signal.SIGSTOP)
+        self._frozen += found
+        return len(found)
+
+    def thaw(self) -> None:
+        for pid in self._frozen:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        self._frozen.clear()
+
+    def _sessions(self, application: str, what: str) -> list[Any]:
+        query = sql.SQL("select {} from pg_stat_activity where application_name like %s").format(sql.SQL(what))
+        with self.connect() as connection:
+            return [row[0] for row in connection.execute(query, [application])]
 
     def restart(self) -> None:
         self.stop()

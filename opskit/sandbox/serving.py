@@ -116,6 +116,7 @@ def _facts(service: str, scope: Scope, fault: Fault | None) -> dict[str, Any]:
         "agent": said.get("user-agent", ""),
         "key": said.get("idempotency-key"),
         "struck": fault is not None,
+        "passed": fault is None or fault.passes,
         "status": None,  # until it is answered
     }
 

@@ -73,6 +73,11 @@ class Fault:
             and (self.ends is None or now < self.ends)
         )
 
+    @property
+    def passes(self) -> bool:
+        """Whether what was asked is done all the same."""
+        return self.takes_effect or (self.status is None and not self.reset)
+
     def strikes(self, n: int) -> bool:
         """Whether the n-th matching request is struck."""
         struck = int(n * self.share)

@@ -108,6 +108,10 @@ class Stripe:
             query["starting_after"] = page["data"][-1]["id"]
         raise CannotTell(f"stripe: {path} has more than {MOST_PAGES * PAGE} entries; narrow the window.")
 
+    def send(self, path: str, form: dict[str, str], key: str) -> None:
+        """Change something. Raises Faulty where the answer is not one of Stripe's: who knows what took the request."""
+        self.http.change("POST", path, form=form, key=key).body["object"]
+
     # What a plan may ask for. Each of these only describes; nothing happens.
 
     def enable_endpoint(self, endpoint: str) -> Action:
@@ -191,7 +195,7 @@ class EnableEndpoint(Change):
 
     def _disable(self, services: Any, of: Arguments, disabled: str, key: str) -> None:
         path = f"/v1/webhook_endpoints/{of['endpoint']}"
-        services.stripe.http.change("POST", path, form={"disabled": disabled}, key=key)
+        services.stripe.send(path, {"disabled": disabled}, key)
 
     def by_hand(self, of: Arguments, before: Any) -> str:
         return f"stripe webhook_endpoints update {of['endpoint']} -d disabled=false --live"
@@ -221,7 +225,7 @@ class ResendEvent(AgreesWithStripe, Change):
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         services.stripe.resends.wait()
         path = f"/v1/events/{of['event']}/retry"
-        services.stripe.http.change("POST", path, form={"webhook_endpoint": of["endpoint"]}, key=key)
+        services.stripe.send(path, {"webhook_endpoint": of["endpoint"]}, key)
 
     def by_hand(self, of: Arguments, before: Any) -> str:
         return f"stripe events resend {of['event']} --webhook-endpoint={of['endpoint']} --live"

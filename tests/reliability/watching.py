@@ -19,6 +19,7 @@ READS: dict[str, tuple[Read, ...]] = {
     "status": tuple(Read(r.method, f"/{{vendor}}{r.path}", r.right) for r in status.READS),
 }
 OURS = ("opskit_read", "opskit_change")  # the users that opskit logs in as
+SOMEBODY = "somebody"
 FRAME = ("set idle_in_transaction_session_timeout = '60s'",)  # what a session begins with
 # Volatile as PostgreSQL counts them, and harmless: of this transaction only, and what a server is called.
 HARMLESS = {"set_config", "pg_control_system"}
@@ -41,8 +42,8 @@ def changing(traffic: list[Entry]) -> list[Entry]:
 
 
 def asked(statements: list[Entry]) -> list[Entry]:
-    """What opskit's own sessions asked of the database."""
-    return [entry for entry in statements if entry["user"] in OURS]
+    """What opskit's own sessions asked of the database, and not somebody else's that a test opened."""
+    return [entry for entry in statements if entry["user"] in OURS and entry["application"] != SOMEBODY]
 
 
 def writing(statements: list[Entry]) -> list[Entry]:
@@ -60,13 +61,26 @@ def writing(statements: list[Entry]) -> list[Entry]:
     return found
 
 
+def modifying(statements: list[Entry]) -> list[Entry]:
+    """What opskit asked that changes rows or tables, whether or not it was let."""
+    calm = (ast.SelectStmt, ast.TransactionStmt, ast.VariableSetStmt, ast.VariableShowStmt)
+    return [
+        entry
+        for entry in asked(statements)
+        if any(not isinstance(raw.stmt, calm) or _trouble(raw.stmt) for raw in parse_sql(entry["sql"]))
+    ]
+
+
+def _trouble(statement: Any) -> list[str]:
+    looked = _Look()
+    looked(statement)
+    return looked.trouble
+
+
 def _question(sql: str) -> bool:
     """Whether it is one select that locks nothing and keeps nothing, its parts included."""
     statements = [raw.stmt for raw in parse_sql(sql)]
-    looked = _Look()
-    for statement in statements:
-        looked(statement)
-    return len(statements) == 1 and isinstance(statements[0], ast.SelectStmt) and not looked.trouble
+    return len(statements) == 1 and isinstance(statements[0], ast.SelectStmt) and not _trouble(statements[0])
 
 
 class _Look(Visitor):  # type: ignore[misc]  # pglast has no types

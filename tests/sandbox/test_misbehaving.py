@@ -122,9 +122,9 @@ def test_the_traffic_is_remembered_without_secrets(company: sandbox.Sandbox, end
     for _ in range(2):
         ask(company, "stripe", endpoint, "POST", body="disabled=true", headers={"Idempotency-Key": "mine"})
     found = [entry for entry in company.traffic() if entry["service"] == "stripe"]
-    assert [(e["method"], e["path"], e["key"], e["struck"], e["status"]) for e in found] == [
-        ("POST", endpoint, "mine", True, 429),
-        ("POST", endpoint, "mine", False, 200),
+    assert [(e["method"], e["path"], e["key"], e["struck"], e["passed"], e["status"]) for e in found] == [
+        ("POST", endpoint, "mine", True, False, 429),
+        ("POST", endpoint, "mine", False, True, 200),
     ]
     assert (company.folder / "secrets" / "stripe_change").read_text() not in str(company.traffic())
     company.reset()
@@ -168,6 +168,25 @@ def test_sessions_of_one_name_are_cut(company: sandbox.Sandbox, reader: psycopg.
     with pytest.raises(psycopg.OperationalError):
         reader.execute("select 1")
     assert company.cut_sessions("opskit/%") == 0
+
+
+def test_sessions_that_freeze_say_nothing_until_they_are_thawed(
+    company: sandbox.Sandbox, reader: psycopg.Connection[Any]
+) -> None:
+    assert company.freeze_sessions("opskit/%") == 1
+    reader.pgconn.send_query(b"select 1")
+    time.sleep(0.3)
+    reader.pgconn.consume_input()
+    assert reader.pgconn.is_busy()
+    company.lift()
+    time.sleep(0.3)
+    reader.pgconn.consume_input()
+    assert not reader.pgconn.is_busy()
+    while reader.pgconn.get_result():
+        pass
+    company.freeze_sessions("opskit/%")
+    company.reset()
+    assert company.status()["database"] == "running"
 
 
 def test_a_service_that_never_answers_holds_up_nobody_else(company: sandbox.Sandbox) -> None:

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from opskit import page, record, timeline
+from opskit import record
 from opskit.actions import Result
-from opskit.incident import TAKEN_BACK, UNTRIED, Fate, Incident, Record, load
+from opskit.reports import page, timeline
+from opskit.reports.incident import TAKEN_BACK, UNTRIED, Fate, Incident, Record, load
 
 HEAD = 50  # changes told one by one; the rest is counted
 
 
-def render(incident: Incident, chart: str, link: str) -> str:
+def render(incident: Incident, chart: str, link: str, alarms: Sequence[str] = ()) -> str:
     """The postmortem in Markdown. `link` is the way from its folder to what a run left, with {} for the run."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
 
     jinja = Environment(  # noqa: S701  # it makes Markdown, guarded by `plain`
         loader=FileSystemLoader(page.TEMPLATES), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    jinja.filters |= {"plain": plain, "utc": utc, "span": timeline.span, "differs": differs, "many": many}
+    jinja.filters |= {"plain": page.plain, "utc": utc, "span": timeline.span, "differs": differs, "many": many}
     text = jinja.get_template("postmortem.md.j2").render(
         incident=incident,
+        alarms=alarms,
         chart=chart,
         links={one.number: _link(link, one) for one in incident.records},
         timeline=timeline.moments(incident),
@@ -43,6 +44,24 @@ def render(incident: Incident, chart: str, link: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
+def alarms(incident: Incident) -> Iterator[str]:
+    """What a reader must know before anything else."""
+    for given in incident.approvals:
+        if given["break_glass"]:
+            by = (given["countersigned"] or {}).get("approver", "somebody")
+            after = f"Countersigned by {by}." if given["countersigned"] else "NOT COUNTERSIGNED YET."
+            who, why = given["approver"], given["break_glass"].rstrip(".")
+            yield f"Break-glass: {who} approved the plan of #{given['of']} alone: {why}. {after}"
+    for one in incident.records:
+        if not one.digest:
+            outcome = one.found["outcome"]
+            yield f"Record #{one.number} was never sealed (its run: {outcome}): nothing proves what it says."
+        elif one.trouble:
+            yield f"Record #{one.number} is not as it was sealed: {one.trouble}."
+        if one.edited:
+            yield f"Record #{one.number} was run by hand, and differs from its runbook in {one.edited}."
+
+
 def _link(pattern: str, one: Record) -> str:
     """To a run's page or notebook; where it had no notebook, to its head."""
     exists = pattern.endswith(".html") or (one.folder / record.NOTEBOOK).exists()
@@ -57,13 +76,13 @@ def impact(telling: Record) -> Iterator[str]:
         soup = BeautifulSoup(page.text(data.get("text/html")), "html.parser")
         title, note = soup.find("b"), soup.find("small")
         rows = [[cell.get_text(" ", strip=True) for cell in row.find_all(["th", "td"])] for row in soup.find_all("tr")]
-        told = f"**{plain(title.get_text())}**" if title else ""
+        told = f"**{page.plain(title.get_text())}**" if title else ""
         if note and "evidence/" in note.get_text():
-            yield f"{told}: {plain(re.sub(r'the first [0-9]+ here, ', '', note.get_text()))}"
+            yield f"{told}: {page.plain(re.sub(r'the first [0-9]+ here, ', '', note.get_text()))}"
         elif rows:
             yield f"{told}\n\n{table(rows[0], rows[1:])}"
         elif title:
-            yield plain(soup.get_text())
+            yield page.plain(soup.get_text())
 
 
 def advice(telling: Record) -> Iterator[str]:
@@ -88,7 +107,7 @@ def drafts(incident: Incident) -> dict[tuple[str, str], list[int]]:
 def counts(fates: Sequence[Fate]) -> str:
     """How many of each kind, for a plan too long to read line by line."""
     counted = Counter((fate.action.name, fate.word) for fate in fates)
-    return ", ".join(f"{number} `{name}` {word}" for (name, word), number in counted.items())
+    return "; ".join(f"{number} `{name}` {word}" for (name, word), number in counted.items())
 
 
 def differs(fate: Fate) -> str:
@@ -113,13 +132,8 @@ def _short(value: Any) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [map(plain, head), ["---"] * len(head), *(map(plain, row) for row in rows)]
+    lines = [map(page.plain, head), ["---"] * len(head), *(map(page.plain, row) for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def plain(value: Any) -> str:
-    """Text that Markdown shows as it is, in one line, also within a table."""
-    return re.sub(r"([\\|\[\]])", r"\\\1", html.escape(" ".join(str(value).split()), quote=False))
 
 
 def utc(when: datetime, form: str = "%Y-%m-%d %H:%M:%S") -> str:

@@ -32,6 +32,7 @@ ATTRIBUTES = {"alt", "class", "colspan", "id", "rowspan", "scope", "title"}
 LINK = re.compile(r"(https?://|mailto:|#)", re.IGNORECASE)
 BESIDE = re.compile(r"\.\./[\w./-]+$")  # within the archive
 PICTURE = re.compile(r"data:image/(svg\+xml|png|jpeg);base64,[\w+/=\s]*$")
+SHORT = re.compile(r"<td>(?=(?:[^<\s]{1,44}|[^<]{1,20})</td>)")  # cells that must not break: ids, dates, numbers
 STYLE = re.compile(r"<style\b.*?</style\s*>", re.IGNORECASE | re.DOTALL)  # pandas brings one along with every table
 
 
@@ -52,6 +53,7 @@ def render(
     sections = [[html.unescape(re.sub(r"<[^>]*>", "", part)) for part in heading] for heading in headings]
     for outer, wrapped in (("<table", '<div class="scroll" tabindex="0"><table'), ("</table>", "</table></div>")):
         body = body.replace(outer, wrapped)
+    body = SHORT.sub('<td class="short">', body)
     template = _jinja().get_template("page.html.j2")
     return str(template.render(title=title, facts=facts, warnings=warnings, sections=sections, body=body))
 
@@ -74,6 +76,11 @@ def sanitised(markup: str, *, beside: bool = False) -> str:
 def text(source: Any) -> str:
     """A notebook keeps text as one string or as a list of lines."""
     return source if isinstance(source, str) else "".join(source or [])
+
+
+def plain(value: Any) -> str:
+    """Text that Markdown shows as it is, in one line, also within a table."""
+    return re.sub(r"([\\|]|\](?=\())", r"\\\1", html.escape(" ".join(str(value).split()), quote=False))
 
 
 def _body(notebook: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ class Record:
     folder: Path
     head: dict[str, Any]
     found: dict[str, Any]  # its summary
-    events: list[Event]  # its own: none carried over from the run that it follows
+    events: list[Event]  # its own: none carried over from the run that it follows, none by whoever closed it later
+    allowed: Path | None  # whose keys are whose, where somebody says so
 
     @property
     def name(self) -> str:
@@ -54,7 +55,14 @@ class Record:
 
     @property
     def ended(self) -> datetime:
+        """When it was last heard of."""
         return at(self.events[-1]) if self.events else self.began
+
+    @property
+    def zone(self) -> tzinfo:
+        """Its operator's."""
+        local = self.head.get("started_local")
+        return (datetime.fromisoformat(local).tzinfo if local else None) or UTC
 
     @cached_property
     def cells(self) -> list[dict[str, Any]]:
@@ -69,23 +77,31 @@ class Record:
             return []
 
     @cached_property
-    def trouble(self) -> list[str]:
+    def proof(self) -> record.Finding:
+        return record.verify(self.folder, self.allowed)
+
+    @property
+    def trouble(self) -> str:
         """What is no longer as it was sealed, or that it never was."""
-        return [*record.verify(self.folder).wrong]
+        return "; ".join(self.proof.wrong)
 
     @property
     def digest(self) -> str:
-        """Of the list of all its files' digests; empty where it was never sealed."""
+        """Of its manifest, which holds all its files' digests; empty where it was never sealed."""
         manifest = self.folder / record.MANIFEST
         return f"sha256:{hashlib.sha256(manifest.read_bytes()).hexdigest()}" if manifest.exists() else ""
 
     @property
     def seal(self) -> str:
         """In words."""
-        if not self.digest:
-            return "never sealed"
-        signed = (self.folder / f"{record.MANIFEST}.sig").exists()
-        return f"NOT AS SEALED: {'; '.join(self.trouble)}" if self.trouble else "signed" if signed else "unsigned"
+        if self.trouble:
+            return f"NOT AS SEALED: {self.trouble}" if self.digest else "never sealed"
+        return ", ".join([f"signed by {self.proof.signer}"] * bool(self.proof.signer) + [*self.proof.unproven])
+
+    @property
+    def edited(self) -> str:
+        """The cells in which it differs from the committed runbook, where somebody ran it by hand."""
+        return ", ".join(archive.edited(self.folder))
 
     def told(self, kind: str) -> list[Event]:
         """Its own events of one kind."""
@@ -179,14 +195,10 @@ class Incident:
         inside = [(one.head.get("applies", ""), load(one.folder / "approval.json")) for one in self.records]
         for run, given in [*beside, *inside]:
             if given and "approver" in given and run in numbers:
-                signed_off = load(self.folder / "approvals" / f"{run}.countersigned.json")
-                found[run, given["at"]] = {
-                    "break_glass": "",
-                    **given,
-                    "of": numbers[run],
-                    "run": run,
-                    "countersigned": signed_off,
-                }
+                second = load(archive.countersignature(self.folder, given["plan"])) or {}
+                valid = second.get("plan") == given["plan"] and second.get("approver") != given["approver"]
+                more = {"of": numbers[run], "countersigned": second if valid else None}
+                found[run, given["at"]] = {"break_glass": "", **given, **more}
         return sorted(found.values(), key=lambda given: str(given["at"]))
 
     @cached_property
@@ -229,15 +241,20 @@ class Incident:
         return list(found.values())
 
     @property
-    def open_questions(self) -> list[str]:
-        """What the last look asked and could not find out."""
-        return archive.open_questions(self.looks[-1].folder) if self.looks else []
+    def open_questions(self) -> dict[str, list[str]]:
+        """What the last look asked and could not find out, by the reason."""
+        last = {check["name"]: check for one in self.looks[-1:] for _, check in one.checks()}
+        found: dict[str, list[str]] = {}
+        for check in last.values():
+            if check["answer"] == "unknown" and check["required"]:
+                found.setdefault(check["because"], []).append(check["question"])
+        return found
 
     @property
     def verified(self) -> datetime | None:
-        """When the last apply ended with everything verified, if that still stands."""
-        good = [one.ended for one in self.records if one.found["outcome"] == Outcome.VERIFIED]
-        return good[-1] if good and not any(fate.word == TAKEN_BACK for fate in self.fates) else None
+        """When the last run that was to change something ended, if all of it was done and verified."""
+        last = [one for one in self.records if not one.looked][-1:]
+        return next((one.ended for one in last if one.found["outcome"] == Outcome.VERIFIED), None)
 
     @property
     def healthy(self) -> Record | None:
@@ -272,19 +289,21 @@ class Incident:
         return _unique(title for one in self.records for event in one.told("difference") for title in event["new"])
 
 
-def read(records: Archive, name: str) -> Incident:
+def read(records: Archive, name: str, allowed: Path | None = None) -> Incident:
     """The incident of that name. Raises BadInput that lists the known ones."""
     folders = [folder for folder in reversed(records.runs()) if folder.parent.name == name]
     if not folders:
         known = sorted({folder.parent.name for folder in records.runs()})
         some = ", ".join(known[:20]) + (" …" if len(known) > 20 else "")
         raise BadInput(f"there is no incident {name!r} in {records.outputs}.", f"There are: {some or 'none yet'}.")
-    return Incident(name, folders[0].parent, [_record(number, folder) for number, folder in enumerate(folders, 1)])
+    return Incident(name, folders[0].parent, [of(folder, allowed, number) for number, folder in enumerate(folders, 1)])
 
 
-def of(folder: Path) -> Record:
-    """One record, by itself."""
-    return _record(1, folder)
+def of(folder: Path, allowed: Path | None = None, number: int = 1) -> Record:
+    """The record in a folder."""
+    events = journal.read(folder / record.JOURNAL)
+    own = [event for event in events if not event.get("carried_over") and not event.get("closed_by")]
+    return Record(number, folder, archive.about(folder), archive.summary(folder), own, allowed)
 
 
 def at(event: Event) -> datetime:
@@ -298,11 +317,6 @@ def load(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _record(number: int, folder: Path) -> Record:
-    own = [event for event in journal.read(folder / record.JOURNAL) if not event.get("carried_over")]
-    return Record(number, folder, archive.about(folder), archive.summary(folder), own)
 
 
 def _next(fate: Fate, event: Event, number: int) -> Fate | None:

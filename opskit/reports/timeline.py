@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 from typing import Any
 
 from opskit import display
-from opskit.incident import Incident, Record, at
+from opskit.reports.incident import Incident, Record, at
 
 MOST = 20  # single changes told in words, for each run
 LANES = {"looked": "#33608c", "applied": "#5b8c5a", "resumed": "#d9a441", "took back": "#c8553d"}
@@ -47,33 +47,35 @@ class Moment:
 
 def moments(incident: Incident) -> list[Moment]:
     """Everything worth a line, in order."""
-    zones = {one.number: _zone(one) for one in incident.records}
-    first = zones[1]
-    found = [moment for one in incident.records for moment in _of_run(one, zones[one.number])]
+    first = incident.records[0].zone
+    found = [moment for one in incident.records for moment in _of_run(one)]
     if incident.detected:
         found.append(Moment(incident.detected, first, "Detected"))
     if incident.respond_by:
         found.append(Moment(incident.respond_by, first, f"Respond by: the clock of a {incident.priority} incident"))
     for given in incident.approvals:
-        when, zone = datetime.fromisoformat(given["at"]), zones[given["of"]]
+        when, zone = datetime.fromisoformat(given["at"]), incident.records[given["of"] - 1].zone
         what = f"Approved the plan of #{given['of']}: {_actions(given)}"
         if given.get("break_glass"):
             what += f", alone, by break-glass: {given['break_glass']}"
         found.append(Moment(when, zone, what, given["approver"], given["of"]))
         if signed := given["countersigned"]:
             later = datetime.fromisoformat(str(signed.get("at") or given["at"]))
-            found.append(Moment(later, zone, f"Countersigned #{given['of']}", str(signed.get("by", "")), given["of"]))
+            found.append(
+                Moment(later, zone, f"Countersigned #{given['of']}", str(signed.get("approver", "")), given["of"])
+            )
     return sorted(found, key=lambda moment: moment.at)
 
 
-def _of_run(one: Record, zone: tzinfo) -> Iterator[Moment]:
+def _of_run(one: Record) -> Iterator[Moment]:
     began = {"looked": "Began to look", "applied": "Began to apply", "resumed": "Resumed", "took back": "Began to undo"}
-    yield Moment(one.began, zone, f"{began[one.kind]}: `{one.head['runbook']}`", one.head["operator"], one.number)
+    yield Moment(one.began, one.zone, f"{began[one.kind]}: `{one.head['runbook']}`", one.head["operator"], one.number)
     for event in one.events:
         if said := _said(one, event):
-            yield Moment(at(event), zone, said, "", one.number)
-    yield from _changes(one, zone)
-    yield Moment(one.ended, zone, f"Ended: {one.found['outcome']}", "", one.number)
+            yield Moment(at(event), one.zone, said, "", one.number)
+    yield from _changes(one)
+    word = "Ended" if one.told("run.ended") else "Nothing more was recorded"
+    yield Moment(one.ended, one.zone, f"{word}: {one.found['outcome']}", "", one.number)
 
 
 def _said(one: Record, event: dict[str, Any]) -> str:
@@ -92,7 +94,7 @@ def _said(one: Record, event: dict[str, Any]) -> str:
     return ""
 
 
-def _changes(one: Record, zone: tzinfo) -> Iterator[Moment]:
+def _changes(one: Record) -> Iterator[Moment]:
     """The changes of a run: its first and its last, and each that did not go as planned."""
     titles = {action.id: action.title for action in one.plan}
     ended = [e for e in one.events if e["event"] in ("action.ended", "undo.ended") and e["action"] in titles]
@@ -101,20 +103,15 @@ def _changes(one: Record, zone: tzinfo) -> Iterator[Moment]:
     for event in {id(event): event for event in told}.values():
         word = event["result"].capitalize() if event["event"] == "action.ended" else f"Taking back, {event['result']}"
         why = f" ({event['why']})" if event.get("why") else ""
-        yield Moment(at(event), zone, f"{word}: {titles[event['action']]}{why}", "", one.number)
+        yield Moment(at(event), one.zone, f"{word}: {titles[event['action']]}{why}", "", one.number)
     if len(ended) > 1:
         counts = ", ".join(f"{n} {word}" for word, n in Counter(e["result"] for e in ended).items())
-        yield Moment(at(ended[-1]), zone, f"Last of {len(ended)} changes: {counts}", "", one.number)
+        yield Moment(at(ended[-1]), one.zone, f"Last of {len(ended)} changes: {counts}", "", one.number)
 
 
 def _actions(of: dict[str, Any]) -> str:
     removals = f", {of['removals']} of which take access away" if of.get("removals") else ""
     return f"{of['actions']} action{'s' * (of['actions'] != 1)}{removals}"
-
-
-def _zone(one: Record) -> tzinfo:
-    local = one.head.get("started_local")
-    return (datetime.fromisoformat(local).tzinfo if local else None) or UTC
 
 
 # The chart.
@@ -123,8 +120,8 @@ def _zone(one: Record) -> tzinfo:
 def chart(incident: Incident) -> str:
     """The same as SVG: one lane for each kind of run, and the clock above them."""
     times = {moment.at for moment in moments(incident)} | {one.ended for one in incident.records}
-    place, pauses = _scale(sorted(times))
-    figure, axes = display._figure(f"{incident.name}, UTC{'; pauses (//) are shortened' if pauses else ''}")
+    place, pauses = _scale(sorted(times), incident.records)
+    figure, axes = display.canvas(f"{incident.name}, UTC{'; pauses (//) are shortened' if pauses else ''}")
     kinds = {one.kind for one in incident.records} | ({"approved"} if incident.approvals else set())
     lanes: list[str] = [*filter(kinds.__contains__, ("took back", "resumed", "applied", "approved", "looked"))]
     lanes += ["clock"] * bool(incident.detected)
@@ -148,65 +145,62 @@ def _draw_run(axes: Any, one: Record, lane: int, place: Callable[[datetime], flo
     axes.text(left - 0.004, lane, f"#{one.number}", ha="right", va="center", fontsize=8)
     ended = [e for e in one.events if e["event"] in ("action.ended", "undo.ended")]
     for result, color, low, high in (("good", "#14181d", -0.25, 0.25), ("odd", "#c8553d", -0.4, 0.4)):
-        hits = {round(place(at(e)), 3) for e in ended if (e["result"] in ("done", "already so")) is (result == "good")}
+        hits = {
+            round(place(at(e)) * 300) / 300
+            for e in ended
+            if (e["result"] in ("done", "already so")) is (result == "good")
+        }
         axes.vlines(sorted(hits), lane + low, lane + high, colors=color, linewidth=0.8 if result == "good" else 2)
 
 
 def _draw_clock(axes: Any, incident: Incident, lane: int, place: Callable[[datetime], float]) -> None:
-    for when, word, side in ((incident.detected, "detected", "left"), (incident.respond_by, "respond by", "right")):
+    for when, word, color, above in (
+        (incident.detected, "detected", "#5d6673", 0.15),
+        (incident.respond_by, "respond by", "#c8553d", -0.2),
+    ):
         if when:
             x = place(when)
-            axes.axvline(x, color="#c8553d" if side == "right" else "#5d6673", linewidth=1, linestyle="--")
-            pad = 0.006 if side == "left" else -0.006
-            axes.text(x + pad, lane, word, ha=side, va="center", fontsize=8)
+            axes.axvline(x, color=color, linewidth=1, linestyle="--")
+            side, pad = ("left", 0.006) if x < 0.85 else ("right", -0.006)
+            axes.text(x + pad, lane + above, word, ha=side, va="center", fontsize=8)
 
 
-def _scale(times: list[datetime]) -> tuple[Callable[[datetime], float], list[tuple[datetime, timedelta]]]:
-    """Where a moment stands, from 0 to 1, and the pauses in which nothing happened, which take less room than time."""
-    gaps = [(late - early).total_seconds() for early, late in pairwise(times)]
-    busy = sorted(gaps)[: max(1, len(gaps) * 3 // 4)] if gaps else [1.0]
-    most = max(sum(busy) / 3, 1.0)
-    ends = [0.0]
-    for gap in gaps:
-        ends.append(ends[-1] + min(gap, most))
-    pauses = [
-        (early + (late - early) / 2, late - early)
-        for (early, late), gap in zip(pairwise(times), gaps, strict=True)
-        if gap > most * 1.5
-    ]
+def _scale(
+    times: list[datetime], runs: Sequence[Record]
+) -> tuple[Callable[[datetime], float], list[tuple[datetime, timedelta]]]:
+    """Where a moment stands, from 0 to 1, and the long pauses between runs, which take less room than time."""
+    import numpy as np  # noqa: PLC0415  # comes with the chart
 
-    def place(when: datetime) -> float:
-        after = max((n for n, time in enumerate(times) if time <= when), default=0)
-        if after + 1 >= len(times):
-            return ends[-1] / (ends[-1] or 1)
-        share = (when - times[after]).total_seconds() / (gaps[after] or 1)
-        return (ends[after] + share * (ends[after + 1] - ends[after])) / (ends[-1] or 1)
-
-    return place, pauses
+    gaps = [(early, late - early) for early, late in pairwise(times)]
+    idle = [not any(one.began < early + much and early < one.ended for one in runs) for early, much in gaps]
+    lengths, at_rest = np.array([much.total_seconds() for _, much in gaps]), np.array(idle, dtype=bool)
+    most = max(float(lengths[~at_rest].sum()) / 4, 1.0)
+    shown = np.where(at_rest, np.minimum(lengths, most), lengths)
+    ends = np.concatenate([[0.0], np.cumsum(shown)])
+    ends /= ends[-1] or 1.0
+    seconds = [when.timestamp() for when in times]
+    pauses = [gap for gap, rest in zip(gaps, idle, strict=True) if rest and gap[1].total_seconds() > most]
+    return lambda when: float(np.interp(when.timestamp(), seconds, ends)), [(a + much / 2, much) for a, much in pauses]
 
 
 def _label(axes: Any, times: list[datetime], place: Callable[[datetime], float]) -> None:
     """Real times under the axis, as many as fit beside each other."""
-    ticks: list[datetime] = []
+    form, ticks = "%H:%M:%S" if times[-1] - times[0] < timedelta(hours=20) else "%d %b\n%H:%M", list[datetime]()
     for when in times:
         if not ticks or place(when) - place(ticks[-1]) > 0.085:
             ticks.append(when)
-    axes.set_xticks([place(when) for when in ticks], [f"{when.astimezone(UTC):%H:%M:%S}" for when in ticks])
+    axes.set_xticks([place(when) for when in ticks], [f"{when.astimezone(UTC):{form}}" for when in ticks])
     axes.set_xlim(-0.05, 1.03)
 
 
 def span(of: timedelta) -> str:
-    """In words, to the second below an hour and to the minute above."""
+    """A length of time in its two largest units."""
     seconds = round(of.total_seconds())
-    days, hours, minutes = seconds // 86400, seconds % 86400 // 3600, seconds % 3600 // 60
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return (
-        f"{minutes} min {seconds % 60} s"
-        if minutes and seconds % 60
-        else f"{minutes} min"
-        if minutes
-        else f"{seconds} s"
-    )
+    parts = [
+        (seconds // 86400, "d"),
+        (seconds % 86400 // 3600, "h"),
+        (seconds % 3600 // 60, "min"),
+        (seconds % 60, "s"),
+    ]
+    first = next((n for n, (number, _) in enumerate(parts) if number), len(parts) - 1)
+    return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number) or "0 s"

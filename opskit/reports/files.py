@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opskit import incident as incidents
-from opskit import page, postmortem, record, timeline
-from opskit.incident import Incident
+from opskit import record
+from opskit.reports import incident as incidents
+from opskit.reports import page, postmortem, timeline
+from opskit.reports.incident import Incident
 
 REMEMBERED = ".generated.json"  # digests of what was generated, to tell what a person has edited
 BLANK = re.compile(r"_(blank(?::[^_]*)?)_")
@@ -42,12 +43,12 @@ def write(incident: Incident) -> Postmortem:
     suffix = f"-{number}" if number > 1 else ""
     chart, svg = folder / f"timeline{suffix}.svg", timeline.chart(incident)
     stem = folder / f"postmortem{suffix}"
-    prose = postmortem.render(incident, chart.name, "../{}/notebook.ipynb")
+    prose = postmortem.render(incident, chart.name, "../{}/notebook.ipynb", list(postmortem.alarms(incident)))
     written = Postmortem(stem.with_suffix(".ipynb"), stem.with_suffix(".md"), stem.with_suffix(".html"), chart, kept)
     texts = {
         written.notebook: json.dumps(notebook(prose, chart.name, svg), indent=1, ensure_ascii=False) + "\n",
         written.markdown: prose,
-        written.page: _page(incident, postmortem.render(incident, chart.name, "../pages/{}.html"), chart.name, svg),
+        written.page: _page(incident, chart.name, svg),
         chart: svg,
     }
     for path, text in texts.items():
@@ -98,6 +99,8 @@ def _markdown(name: str, source: str) -> dict[str, Any]:
     return {"cell_type": "markdown", "id": name, "metadata": {}, "source": source.strip()}
 
 
-def _page(incident: Incident, prose: str, chart: str, svg: str) -> str:
-    shown = BLANK.sub(r"<mark>\1</mark>", prose).replace("\n- [ ] ", "\n- ☐ ").replace("\n- [x] ", "\n- ☑ ")
-    return page.render(notebook(shown, chart, svg), f"Postmortem: {incident.name}", beside=True)
+def _page(incident: Incident, chart: str, svg: str) -> str:
+    prose = postmortem.render(incident, chart, "../pages/{}.html")
+    marked = BLANK.sub(r"<mark>\1</mark>", prose).replace("\n- [ ] ", "\n- ☐ ").replace("\n- [x] ", "\n- ☑ ")
+    title, alarms = f"Postmortem: {incident.name}", list(postmortem.alarms(incident))
+    return page.render(notebook(marked, chart, svg), title, warnings=alarms, beside=True)
