@@ -128,11 +128,11 @@ def trouble(outputs: Path) -> list[str]:
         found.append(f"the archive's history is damaged: {(check.stdout + check.stderr).strip().splitlines()[0]}")
     if _git(outputs, "rev-parse", "--is-shallow-repository") == "true":
         found.append("the archive's history is cut short: fetch all of it")
-    every = ("--diff-merges=separate", "--diff-filter=MDT", "--no-renames", "--name-only", "--format=", "-z")
-    rewritten = _run(outputs, "log", *every, MAIN)
-    for name in sorted({n.strip() for n in rewritten.stdout.split("\0") if n.strip()}):
-        if "/approvals/" not in name:
-            found.append(f"changed in a later commit: {name}")
+    every = ("--diff-merges=separate", "--diff-filter=MDT", "--no-renames", "--name-status", "--format=", "-z")
+    told = [part.strip() for part in _run(outputs, "log", *every, MAIN).stdout.split("\0") if part.strip()]
+    for how, name in sorted(set(zip(told[::2], told[1::2], strict=True))):
+        if how != "M" or "/approvals/" not in name:  # a plan may be approved again
+            found.append(f"{'removed' if how == 'D' else 'changed'} in a later commit: {name}")
     found += [f"rolled back: {what}" for what in _rolled_back(outputs)]
     return found
 

@@ -24,6 +24,7 @@ SMALLEST = 1 << 20  # bytes that a record needs; with less room nothing is begun
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"
 PRIVATE = "private"  # before-images and messages: never exported, never committed
+ELSEWHERE = ("what is private in it is not here: it does not travel with git",)
 JOURNAL = "journal.jsonl"
 NOTEBOOK = "notebook.ipynb"
 
@@ -157,15 +158,16 @@ def verify(folder: Path, allowed: Path | None = None) -> Finding:
         return Finding(("the manifest itself is damaged",))
     now, then = digests(folder), sealed["files"]
     gone = [name for name in then if name not in now]
-    overdue = sealed["private_until"] < datetime.now(UTC).date().isoformat()
-    purged = tuple(name for name in gone if overdue and name.startswith(f"{PRIVATE}/"))
-    wrong = [f"removed: {name}" for name in gone if name not in purged]
+    overdue, absent = sealed["private_until"] < datetime.now(UTC).date().isoformat(), not (folder / PRIVATE).exists()
+    private = tuple(name for name in gone if name.startswith(f"{PRIVATE}/") and (overdue or absent))
+    purged, left = (private, ()) if overdue else ((), ELSEWHERE if private else ())
+    wrong = [f"removed: {name}" for name in gone if name not in private]
     wrong += [f"added: {name}" for name in now if name not in then]
     wrong += [f"altered: {name}" for name in then if name in now and now[name] != then[name]]
     if (folder / SIGNATURE).exists():
         signer, bad, unproven = _judge(folder, sealed, allowed)
-        return Finding((*wrong, *bad), purged, signer, unproven)
-    return Finding(tuple(wrong), purged, "", ("it is not signed",))
+        return Finding((*wrong, *bad), purged, signer, (*unproven, *left))
+    return Finding(tuple(wrong), purged, "", ("it is not signed", *left))
 
 
 def _judge(folder: Path, sealed: dict[str, Any], allowed: Path | None) -> tuple[str, tuple[str, ...], tuple[str, ...]]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,6 +21,8 @@ from opskit.sandbox import Sandbox
 REPOSITORY = Path(__file__).parents[1]
 RUNBOOK = "stripe-webhook-replay"
 NOBODY = Path("nobody-may-sign")  # a file of allowed signers that there is not
+
+OPSKIT = str(Path(sys.executable).with_name("opskit"))
 
 Opskit = Callable[..., Result]
 
@@ -122,3 +127,47 @@ def sealed(outputs: Path, incident: str = "INC-1", run: str = "", by: str = "ana
         path.write_text(text)
     archive.seal(folder)
     return folder
+
+
+class Machine:
+    """A person with a repository and outputs of their own: no file is shared with the other."""
+
+    def __init__(self, who: str, key: Path, place: Path, firm: Sandbox, *cells: str) -> None:
+        self.firm, self.outputs = firm, place / who / "outputs"
+        for name in ("notebooks", "parameters"):
+            shutil.copytree(REPOSITORY / name, place / who / "repository" / name)
+        keep(place / who / "repository", *(cells or SMALL))
+        self.surroundings = {
+            **os.environ,
+            "OPSKIT_ROOT": str(place / who / "repository"),
+            "OPSKIT_OUTPUTS": str(self.outputs),
+            "OPSKIT_OPERATOR": who,
+            "OPSKIT_SIGNING_KEY": str(key),
+        }
+
+    def types(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [OPSKIT, *arguments], env=self.surroundings, capture_output=True, text=True, check=False, timeout=300
+        )
+
+    def begins(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([OPSKIT, *arguments], env=self.surroundings, text=True, stdout=subprocess.DEVNULL)
+
+    def plans(self) -> None:
+        """Look, and approve: a plan of this machine's own. It is kept, to begin again with."""
+        planned = self.types("run", "small", "--environment", self.firm.name, "--json")
+        assert planned.returncode == 3, planned
+        typed = f"{self.firm.name} {json.loads(planned.stdout)['data']['actions']}"
+        assert self.types("approve", "last", "--with-removals", "--type", typed).returncode == 0
+        shutil.copytree(self.outputs, self.outputs.with_name("kept"))
+
+    def begins_again(self) -> None:
+        shutil.rmtree(self.outputs)
+        shutil.copytree(self.outputs.with_name("kept"), self.outputs)
+
+    def applies(self) -> subprocess.CompletedProcess[str]:
+        return self.types("apply", "last")
+
+    def acted(self) -> int:
+        """How often an action was begun by whatever ran here."""
+        return sum(len(events(folder, "action.begun")) for folder in archive.Archive(self.outputs).runs())

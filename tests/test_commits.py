@@ -304,8 +304,16 @@ def test_what_is_private_is_purged_by_policy(outputs: Path, opskit: Opskit) -> N
     found = verified(opskit, outputs)
     assert (found["wrong"], found["purged"]) == ([], 1)
     assert "1 private files were purged by policy." in opskit("verify", outputs).stdout
-    shutil.rmtree(young / "private")  # before its time
+    (young / "private" / "image.json").unlink()  # before its time
     assert verified(opskit, outputs)["wrong"] == [f"{young}: removed: private/image.json"]
+
+
+def test_what_is_private_does_not_travel_with_git(outputs: Path, opskit: Opskit, tmp_path: Path) -> None:
+    sealed(outputs, **{"private/image.json": "{}"})
+    git(tmp_path, "clone", "-q", str(outputs), "clone")
+    found = verified(opskit, tmp_path / "clone")
+    assert found["wrong"] == []
+    assert "1 records: what is private in it is not here: it does not travel with git" in found["unproven"]
 
 
 def test_only_what_is_private_may_be_purged(outputs: Path) -> None:

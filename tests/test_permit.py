@@ -111,7 +111,16 @@ def test_in_another_thread_signals_are_not_ours_to_hear() -> None:
     assert seen == [("", before)]
 
 
-# In a real apply.
+# In a real apply. What a notebook made up must be known to whoever resumes it, by name.
+
+
+class Cut(Put):
+    name = "test.cut"
+
+
+class Slow(Put):
+    name = "test.slow"
+
 
 CUT = """import json
 from opskit.actions import Change

@@ -111,7 +111,7 @@ def approve(plan_of: str, with_removals: bool, typed: str | None, break_glass: s
         proposed, approver, typed,
         with_removals=with_removals, max_actions=target.limits.max_actions, break_glass=break_glass,
     )  # fmt: skip
-    signed = "and signed" if word.signature else "but not signed: there is no SSH key to sign with"
+    signed = "and signed" if word.signature else "but not signed: no SSH key could sign it"
     text = f"Approved {signed}, until {word.expires}. Next: "
     if folder is None:
         text += f"on the other machine, opskit apply {made_for['run']} --approval '{word.token}'"
@@ -318,5 +318,5 @@ def ended(folder: Path, outcome: Outcome) -> Reply:
         lines += [f"Next: opskit show {found['run']}, then opskit resume {found['run']}"]
     lines += [f"Why: {why}" for why in records.reasons(folder)]
     lines += [f"BREAK GLASS: approved by one person alone: {found['break_glass']}"] if found["break_glass"] else []
-    lines += [f"Record: {folder}{'' if found['signed'] else ' (unsigned: there is no SSH key to sign with)'}"]
+    lines += [f"Record: {folder}{'' if found['signed'] else ' (unsigned: no SSH key could sign it)'}"]
     return Reply(found, "\n".join(lines), Exit(outcome.exit))

@@ -7,9 +7,7 @@ sealing; then it is resumed. What was really done is counted in the world.
 from __future__ import annotations
 
 import itertools
-import json
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from scene import Said, Scene, results
 from support import Opskit, data
 from victims import DOUBTFUL, MOMENTS, OPENING, RESULT, SEALING, Accident
 
-from opskit import archive, record
+from opskit import archive
 from opskit.actions import Action
 
 Run = Callable[..., Said]
@@ -129,9 +127,7 @@ def test_killed_while_an_apply_is_sealed(
     assert tally.count(scene, newest(outputs), crashes=0)["duplicates"] == 0
 
 
-@pytest.mark.parametrize(
-    ("moment", "nth"), [*itertools.product(SEALING, (1, 2)), *((moment, 1) for moment in OPENING)]
-)
+@pytest.mark.parametrize(("moment", "nth"), [*itertools.product(SEALING, (1, 2)), *((moment, 1) for moment in OPENING)])
 def test_killed_while_a_resume_opens_or_seals(
     moment: str, nth: int, scene: Scene, run: Run, opskit: Opskit, outputs: Path, tally: Tally
 ) -> None:

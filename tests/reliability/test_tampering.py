@@ -397,6 +397,11 @@ def forget(place: Path) -> None:
     shutil.rmtree(place / ".git")
 
 
+def remove_an_approval_openly(place: Path) -> None:
+    git(place, "rm", "-q", "-r", "INC-1/approvals")
+    git(place, "commit", "-q", "-m", "tidied up")
+
+
 def move_the_branch(place: Path) -> None:
     git(place, "update-ref", "refs/heads/main", "HEAD~1")
 
@@ -408,7 +413,7 @@ def rename_the_branch(place: Path) -> None:
 @pytest.mark.parametrize(
     "how",
     [roll_back, amend, drop_one, remove_openly, remove_and_cut, alter_openly, alter_in_a_merge, replace, begin_anew,
-     forget, move_the_branch, rename_the_branch],
+     forget, remove_an_approval_openly, move_the_branch, rename_the_branch],
     ids=lambda how: how.__name__,
 )  # fmt: skip
 def test_whatever_is_done_to_the_history(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -12,52 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY, SMALL, events, keep
+from support import REPOSITORY, Machine
 
-from opskit.archive import Archive
 from opskit.sandbox import Sandbox
 
-OPSKIT = str(Path(sys.executable).with_name("opskit"))
 HELD = re.compile(r"is being changed: opskit apply (ana|bo)@\S+, since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC")
-
-
-class Machine:
-    """A person with a repository and outputs of their own: no file is shared with the other."""
-
-    def __init__(self, who: str, key: Path, place: Path, firm: Sandbox) -> None:
-        self.firm, self.outputs = firm, place / who / "outputs"
-        for name in ("notebooks", "parameters"):
-            shutil.copytree(REPOSITORY / name, place / who / "repository" / name)
-        keep(place / who / "repository", *SMALL)
-        self.surroundings = {
-            **os.environ,
-            "OPSKIT_ROOT": str(place / who / "repository"),
-            "OPSKIT_OUTPUTS": str(self.outputs),
-            "OPSKIT_OPERATOR": who,
-            "OPSKIT_SIGNING_KEY": str(key),
-        }
-
-    def types(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [OPSKIT, *arguments], env=self.surroundings, capture_output=True, text=True, check=False, timeout=300
-        )
-
-    def plans(self) -> None:
-        """Look, and approve: a plan of this machine's own, of the same one action. It is kept, to begin again with."""
-        assert self.types("run", "small", "--environment", self.firm.name).returncode == 3
-        assert self.types("approve", "last", "--type", f"{self.firm.name} 1").returncode == 0
-        shutil.copytree(self.outputs, self.outputs.with_name("kept"))
-
-    def begins_again(self) -> None:
-        shutil.rmtree(self.outputs)
-        shutil.copytree(self.outputs.with_name("kept"), self.outputs)
-
-    def applies(self) -> subprocess.CompletedProcess[str]:
-        return self.types("apply", "last")
-
-    def acted(self) -> int:
-        """How often an action was begun by whatever ran here."""
-        return sum(len(events(folder, "action.begun")) for folder in Archive(self.outputs).runs())
 
 
 @pytest.fixture
