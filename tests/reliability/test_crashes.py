@@ -13,7 +13,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,16 @@ from opskit.actions import Action
 from opskit.lock import is_attended
 
 Run = Callable[..., Said]
+
+
+def quickly(cases: Iterable[Any], *quick: Any) -> list[Any]:
+    """Cases for a parameter, of which all but these are for the exhaustive tests only."""
+    marked = [
+        (case if isinstance(case, tuple) else (case,), [] if case in quick else [pytest.mark.deep]) for case in cases
+    ]
+    return [pytest.param(*case, marks=marks) for case, marks in marked]
+
+
 SETTLED = ("done", "already so")
 
 
@@ -96,7 +106,9 @@ def left(folder: Path) -> bool:
 # Every moment of every action. One chain of processes for each moment: each is killed one action further on.
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", quickly(MOMENTS, "in the intent", "after the intent", "in the action", "in the result")
+)
 def test_killed_at_each_action_in_turn(
     moment: str, scene: Scene, run: Run, opskit: Opskit, outputs: Path, tally: Tally
 ) -> None:
@@ -122,7 +134,7 @@ def test_killed_at_each_action_in_turn(
 # Every moment of sealing, of an apply and of a resume.
 
 
-@pytest.mark.parametrize("moment", SEALING)
+@pytest.mark.parametrize("moment", quickly(SEALING, "before the end", "before the history"))
 def test_killed_while_an_apply_is_sealed(
     moment: str, scene: Scene, run: Run, opskit: Opskit, outputs: Path, tally: Tally
 ) -> None:
@@ -142,7 +154,13 @@ def test_killed_while_an_apply_is_sealed(
     assert tally.count(scene, newest(outputs), crashes=0)["duplicates"] == 0
 
 
-@pytest.mark.parametrize(("moment", "nth"), [*itertools.product(SEALING, (1, 2)), *((moment, 1) for moment in OPENING)])
+TWICE = tuple(itertools.product(SEALING, (1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("moment", "nth"),
+    [*((moment, 1) for moment in OPENING), *quickly(TWICE, ("before the seal", 1), ("before the end", 2))],
+)
 def test_killed_while_a_resume_opens_or_seals(
     moment: str, nth: int, scene: Scene, run: Run, opskit: Opskit, outputs: Path, tally: Tally
 ) -> None:
@@ -167,7 +185,7 @@ def test_killed_while_a_resume_opens_or_seals(
 # Fates that cannot be known, in the middle of a plan.
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", quickly(MOMENTS, "after the intent", "in the action"))
 def test_what_cannot_be_known_stops_everything_after_it(
     moment: str, scene: Scene, run: Run, opskit: Opskit, outputs: Path, tally: Tally
 ) -> None:
@@ -209,20 +227,16 @@ def test_what_somebody_changed_meanwhile_cannot_be_known(scene: Scene, run: Run,
 
 # The whole command line, with a real kernel.
 
-QUICK = [
-    ("kernel", "after the intent", 3), ("kernel", "in the action", 2), ("runner", "in the action", 5),
-    ("runner", "before the result", 0), ("runner", "before the seal", None),
-]  # fmt: skip
-DEEP = [
-    ("kernel", "before the intent", 1), ("kernel", "before the result", 6), ("kernel", "after the result", 8),
-    ("runner", "before the intent", 4), ("runner", "after the intent", 7), ("runner", "after the result", 11),
-    ("runner", "after the seal", None),
-]  # fmt: skip
+CASES = (
+    ("kernel", "before the intent", 1), ("kernel", "after the intent", 3), ("kernel", "in the action", 2),
+    ("kernel", "before the result", 6), ("kernel", "after the result", 8),
+    ("runner", "before the intent", 4), ("runner", "after the intent", 7), ("runner", "in the action", 5),
+    ("runner", "before the result", 0), ("runner", "after the result", 11),
+    ("runner", "before the seal", None), ("runner", "after the seal", None),
+)  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("victim", "moment", "number"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.deep) for case in DEEP)]
-)
+@pytest.mark.parametrize(("victim", "moment", "number"), quickly(CASES, CASES[2], CASES[7], CASES[10]))
 def test_killed_for_real(
     victim: str, moment: str, number: int | None,
     scene: Scene, run: Run, opskit: Opskit, outputs: Path, tally: Tally,
@@ -336,7 +350,7 @@ def test_a_run_that_was_resumed_is_not_resumed_again(scene: Scene, run: Run, out
     assert scene.bell.rung == ["/once"]
 
 
-@pytest.mark.parametrize("moment", ["after the intent", "in the action", "before the result", "after the result"])
+@pytest.mark.parametrize("moment", quickly((*MOMENTS[2:5], MOMENTS[6]), "in the action"))
 def test_killed_while_taking_back_and_taken_back_again(
     moment: str, scene: Scene, run: Run, opskit: Opskit, outputs: Path
 ) -> None:
