@@ -257,7 +257,9 @@ class Scene:
         found.save(folder / "plan.json")
         journal = Journal(folder / record.JOURNAL)
         journal.write("run.accepted", runner=0, **{n: about[n] for n in ("run", "operator", "host")})
-        journal.write("plan", digest=found.digest, actions=len(found), removals=0, manual=1, causes=["endpoint-disabled"])
+        journal.write(
+            "plan", digest=found.digest, actions=len(found), removals=0, manual=1, causes=["endpoint-disabled"]
+        )
         journal.write("run.ended", outcome="plan awaits approval", exit=3)
         archive.seal(folder)
         word = approval.approve(found, "ana", f"{self.name} {len(found)}", max_actions=25)
@@ -314,7 +316,11 @@ class Said:
 
 
 def begin(
-    place: Path, surroundings: dict[str, str], *arguments: object, accident: Accident | None = None, kernel: bool = False
+    place: Path,
+    surroundings: dict[str, str],
+    *arguments: object,
+    accident: Accident | None = None,
+    kernel: bool = False,
 ) -> Any:
     """A command in a process of its own, just started."""
     place.mkdir(exist_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -28,7 +27,12 @@ from opskit.services import connect
 INTENT = ("before the intent", "in the intent", "after the intent")
 RESULT = ("before the result", "in the result", "after the result")
 MOMENTS = (*INTENT, "in the action", *RESULT)
-DOUBTFUL = ("after the intent", "in the action", "before the result", "in the result")  # begun, and no result to be read
+DOUBTFUL = (
+    "after the intent",
+    "in the action",
+    "before the result",
+    "in the result",
+)  # begun, and no result to be read
 # A record's moments. A resume has each of those of sealing twice: first it seals the run that was lost.
 SEALING = ("before the end", "before the seal", "before the history", "after the seal")
 OPENING = ("before the carrying over", "before the approval")
@@ -55,9 +59,9 @@ class Accident:
         self.nth -= 1
         if self.nth == 0:
             runner = int(os.environ[RUNNER])
-            known = {"runner": runner, "itself": os.getpid(), "kernel": os.getpid()}
+            known = {"runner": runner, "itself": os.getpid(), "kernel": os.getpid(), "kernel asleep": os.getpid()}
             for victim in self.victims:
-                os.kill(known[victim], signal.SIGKILL)
+                os.kill(known[victim], signal.SIGSTOP if victim == "kernel asleep" else signal.SIGKILL)
 
 
 def arm(accident: Accident | None = None) -> None:
@@ -135,7 +139,9 @@ def _around_changes(accident: Accident, in_flight: list[str]) -> None:
 
 
 def _around_records(accident: Accident) -> None:
-    def wrapped(owner: Any, name: str, before: str = "", after: str = "", only: Callable[..., bool] | None = None) -> None:
+    def wrapped(
+        owner: Any, name: str, before: str = "", after: str = "", only: Callable[..., bool] | None = None
+    ) -> None:
         original = getattr(owner, name)
 
         def deadly(*given: Any, **named: Any) -> Any:
@@ -242,5 +248,3 @@ class Ring(Change):
     def do(self, services: Any, of: dict[str, Any], before: Any, key: str) -> None:
         Http("bell", of["bell"], (), change_headers={}).change("POST", of["way"], key=key)
         self.answered.add(of["way"])
-
-
