@@ -35,7 +35,8 @@ from pydantic import (
 )
 
 from opskit.errors import BadInput
-from opskit.redaction import Redactor
+from opskit.redaction import Redactor, each
+from opskit.spelling import sound
 
 PLAIN = (str, int, float, bool, list, dict, NoneType)
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -210,7 +211,8 @@ def from_file(path: Path) -> dict[str, Any]:
                 f"{path}: {key!r} cannot be a parameter's name.", "Names are letters, digits and underscores."
             )
     # YAML reads times by itself, and a naive one must reach our own validator as it was written.
-    return {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in found.items()}
+    found = {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in found.items()}
+    return {key: each(value, sound) for key, value in found.items()}
 
 
 def from_text(key: str, value: str) -> Any:
@@ -220,8 +222,8 @@ def from_text(key: str, value: str) -> Any:
     try:
         found = yaml.safe_load(value)
     except (yaml.YAMLError, ValueError, RecursionError):  # `2026-13-45` is no date, nor anything else
-        return value
-    return value if hasattr(found, "isoformat") else found
+        return sound(value)
+    return sound(value) if hasattr(found, "isoformat") else each(found, sound)
 
 
 def _kind(line: ast.AnnAssign) -> Any:

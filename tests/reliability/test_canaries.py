@@ -56,15 +56,6 @@ token = S[0]"""
 WRITTEN = Path(__file__).with_name("channels.txt").read_text()
 CHANNELS = dict(re.findall(r"^# %% (.+)\n((?:(?!# %%).*\n)+)", WRITTEN, re.MULTILINE))
 MEANT = {None, "ValueError", "KeyError", "RuntimeError", "OSError", "ExceptionGroup", "OperationalError"}
-    None,
-    "ValueError",
-    "KeyError",
-    "RuntimeError",
-    "OSError",
-    "ExceptionGroup",
-    "OperationalError",
-    "ConnectError",
-}
 MEANT |= {"ConnectError", "ProgrammingError", "HTTPStatusError", "InvalidURL"}
 SILENT = {  # channels whose libraries leave the secret out, that lead elsewhere, or whose order or moment is chance
     "psycopg's exception", "psycopg's objection", "httpx's exception", "both streams in turn", "the journal",
@@ -196,7 +187,7 @@ def test_canaries_in_files_that_a_notebook_writes(
     plant(repository, BEFORE, BEGIN, IMPORTS, FILES)
     done = command("run", "canary", "--json")
     folder = Path(json.loads(done.stdout)["data"]["folder"])
-    judge(folder, canary)
+    assert '"ename"' not in (folder / "notebook.ipynb").read_text()
     assert len([path for path in folder.rglob("*") if "[secret" in path.name]) == 2
     assert command("verify").returncode == 0
     assert leaks(canary, outputs, left) == []
