@@ -67,8 +67,15 @@ class Archive:
     def lost(self, incident: str) -> list[Path]:
         """Runs of an incident that died while changing things, and that nobody has resumed or taken back."""
         runs = [run for run in self.runs() if run.parent.name == incident and approved(run) is not None]
+        lost = [run for run in runs if summary(run)["outcome"] == Outcome.LOST]
         followed = {about(run).get(how) for run in runs for how in ("resumes", "undoes")}
-        return [run for run in runs if run.name not in followed and summary(run)["outcome"] == Outcome.LOST]
+        undone = {about(run).get("undoes") for run in runs if run not in lost} - {None}
+        return [run for run in lost if run.name not in followed and about(run).get("undoes") not in undone]
+
+    def taken_back(self, folder: Path) -> Path | None:
+        """The run that took back what this one did, to the end."""
+        undos = (run for run in self.runs() if about(run).get("undoes") == folder.name)
+        return next((run for run in undos if summary(run)["outcome"] == Outcome.UNDONE), None)
 
     def approval(self, folder: Path) -> Path:
         """Where the approval of a run's plan is kept: beside the record, which is sealed."""

@@ -82,17 +82,14 @@ def _begin(outputs: Path) -> str:
 
 
 def _commit_tree(outputs: Path, tree: str, before: str, message: str) -> tuple[str, str]:
-    email = f"{operator()}@{socket.gethostname()}".replace(" ", ".")
-    made = _git(
-        outputs, "commit-tree", tree, "-p", before, "-m", message, extra=_as({"NAME": operator(), "EMAIL": email})
-    )
+    who = _as({"NAME": operator(), "EMAIL": f"{operator()}@{socket.gethostname()}".replace(" ", ".")})
+    made = _git(outputs, "commit-tree", tree, "-p", before, "-m", message, extra=who)
     text = _run_raw(outputs, "cat-file", "commit", made).stdout.decode()
     signature, unsigned = signatures.sign(text, signatures.COMMIT)  # as `git commit -S` does, also where git is older
     if unsigned:
         return made, unsigned
     head, _, rest = text.partition("\n\n")
-    header = signature.strip().replace("\n", "\n ")
-    whole = f"{head}\ngpgsig {header}\n\n{rest}"
+    whole = head + "\ngpgsig " + signature.strip().replace("\n", "\n ") + "\n\n" + rest
     return _git(outputs, "hash-object", "-t", "commit", "-w", "--stdin", given=whole), ""
 
 
@@ -111,10 +108,9 @@ def files(outputs: Path) -> dict[str, str]:
 
 def digest(path: Path) -> str:
     """Of a file on disk, as the history has it; empty where there is none."""
-    try:
-        content = path.read_bytes()
-    except OSError:
+    if not path.is_file():
         return ""
+    content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
@@ -172,15 +168,11 @@ def _unsigned(outputs: Path, allowed: Path) -> list[str]:
     if not header:
         return ["the newest commit of the archive is not signed"]
     signature = header.replace("\n ", "\n") + "\n"
-    judged = signatures.judge(f"{head}\n\n{rest}", signature, signatures.COMMIT, allowed, _time(head))
+    at = datetime.fromtimestamp(int(head.rsplit(" ", 2)[1]), UTC)
+    judged = signatures.judge(f"{head}\n\n{rest}", signature, signatures.COMMIT, allowed, at)
     if not judged.good:
         return [f"the newest commit of the archive is not signed well: {judged.why}"]
     return [] if judged.who else [f"the newest commit is signed by key {judged.key}, and nobody says whose that is"]
-
-
-def _time(commit: str) -> datetime:
-    """When somebody committed, as the commit says."""
-    return datetime.fromtimestamp(int(commit.rsplit(" ", 2)[1]), UTC)
 
 
 def _remember(outputs: Path, commit: str) -> None:
@@ -214,14 +206,9 @@ def _run_raw(
         raise OpskitError("there is no git on this machine, and the archive's history needs it.")
     try:
         return subprocess.run(
-            ["git", *settings, *arguments],
-            cwd=outputs,
-            env={**ours, **NOBODYS, **where, **(extra or {})},
-            input=given.encode(),
-            capture_output=True,
-            check=False,
-            timeout=600,
-        )
+            ["git", *settings, *arguments], cwd=outputs, env={**ours, **NOBODYS, **where, **(extra or {})},
+            input=given.encode(), capture_output=True, check=False, timeout=600,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise OpskitError(f"git {arguments[0]} in {outputs} took longer than ten minutes.") from None
 

@@ -95,14 +95,9 @@ def judge(text: str, signature: str, purpose: str, allowed: Path | None, at: dat
 
 def _ssh(arguments: list[str], text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["ssh-keygen", "-Y", *arguments],
-        input=text,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-        timeout=PATIENCE,
-    )
+        ["ssh-keygen", "-Y", *arguments], input=text, capture_output=True, check=False, timeout=PATIENCE,
+        encoding="utf-8", errors="replace",
+    )  # fmt: skip
 
 
 def _is_canonical(signature: str) -> bool:

@@ -167,3 +167,15 @@ def kernels() -> Callable[[], list[str]]:
     """The kernels that this process has started since the test began."""
     before = len(_started)
     return lambda: [command for command in _started[before:] if "ipykernel" in command]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What crashes have come to, in one line: tests note it as a property named `crashes`."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    found = [value for report in reports for name, value in report.user_properties if name == "crashes"]
+    if found:
+        total = {key: sum(one[key] for one in found) for key in found[0]}
+        terminalreporter.write_line(
+            "\nCrashes: {crashes}; duplicates {duplicates}, forgotten {forgotten}, fate unknown {unknown}, "
+            "of which {unknowable} truly cannot be known.".format(**total)
+        )

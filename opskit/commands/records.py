@@ -88,9 +88,12 @@ def show(run: str) -> Reply:
     lines += [f"{'sealed':<12} {'yes' if found['sealed'] else 'no'}, {'signed' if found['signed'] else 'unsigned'}", ""]
     lines += [f"{e['answer']:<8} {e['question']}  {e['because']}" for e in answers if e["required"]]
     titles = {a.id: a.title for a in plan.load(folder / "plan.json")} if (folder / "plan.json").exists() else {}
-    ended = {e["action"]: e["result"] for e in results} | {
-        e["action"]: "taken back" for e in events if e["event"] == "undo.ended" and e["result"] == "done"
-    }
+    begun = {e["action"]: "fate unknown" for e in events if e["event"] == "action.begun"}
+    ended = (
+        begun
+        | {e["action"]: e["result"] for e in results}
+        | {e["action"]: "taken back" for e in events if e["event"] == "undo.ended" and e["result"] == "done"}
+    )
     lines += [""] + [f"{ended.get(key, 'planned'):<18} {title}" for key, title in titles.items()]
     lines += ["", *(f"why: {why}" for why in records.reasons(folder))]
     lines += [f"Record: {folder}"]

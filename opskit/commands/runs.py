@@ -220,7 +220,7 @@ def undo(run: str, typed: str | None, no_lock: str) -> Reply:
     if undone := records.about(folder).get("undoes"):
         folder = archive().find(undone)
     _intact(folder)
-    if other := next((r for r in archive().following(folder, "undoes") if _outcome(r) == Outcome.UNDONE), None):
+    if other := archive().taken_back(folder):
         raise Refused(f"{other.name} has taken back what {folder.name} did.", "Run the runbook again.")
     target = environment.load(records.about(folder)["environment"], root())
     changes = followup.standing(folder)
@@ -231,10 +231,6 @@ def undo(run: str, typed: str | None, no_lock: str) -> Reply:
         raise Refused(f"nothing was taken back: {typed!r} is not {expected!r}.", f"Type {expected!r}.")
     with _alone(target, "undo", no_lock) as (secrets, lock):
         return ended(*followup.undo(folder, target, secrets, outputs(), _tell_back, lock))
-
-
-def _outcome(folder: Path) -> str:
-    return str(records.summary(folder)["outcome"])
 
 
 def _intact(folder: Path) -> Path:

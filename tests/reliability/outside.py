@@ -150,6 +150,7 @@ def live_through(opskit: Opskit, firm: Sandbox, run: str, *troubles: Trouble) ->
             if night.outcomes[-1] != "done and verified":
                 _go_on(night, opskit, run)
         judge(night, firm.traffic()[began:], log())
+    assert opskit("verify").exit_code == 0
     return night
 
 
@@ -175,7 +176,7 @@ def _note(night: Night, opskit: Opskit, verb: str, run: str) -> None:
 def judge(night: Night, traffic: list[dict[str, Any]], statements: list[dict[str, Any]]) -> None:
     """What must hold at any moment: whatever was done was announced before, and nothing was done twice."""
     night.traffic, night.statements = traffic, statements
-    trouble = record.verify(night.folders[-1]) + unannounced(night) + repeated(night)
+    trouble = [*record.verify(night.folders[-1]).wrong, *unannounced(night), *repeated(night)]
     assert not trouble, trouble
 
 

@@ -7,7 +7,13 @@ sealing; then it is resumed. What was really done is counted in the world.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +23,21 @@ from scene import Said, Scene, results
 from support import Opskit, data
 from victims import DOUBTFUL, MOMENTS, OPENING, RESULT, SEALING, Accident
 
-from opskit import archive
+from opskit import archive, journal, record
 from opskit.actions import Action
+from opskit.lock import is_attended
 
 Run = Callable[..., Said]
+
+
+def quickly(cases: Iterable[Any], *quick: Any) -> list[Any]:
+    """Cases for a parameter, of which all but these are for the exhaustive tests only."""
+    marked = [
+        (case if isinstance(case, tuple) else (case,), [] if case in quick else [pytest.mark.deep]) for case in cases
+    ]
+    return [pytest.param(*case, marks=marks) for case, marks in marked]
+
+
 SETTLED = ("done", "already so")
 
 
@@ -78,10 +95,20 @@ def that_know(scene: Scene, moment: str) -> list[Action]:
     return [a for a in scene.actions if moment in RESULT or not (a.manual or a.name == "profiles.look_again")]
 
 
+def left(folder: Path) -> bool:
+    """Whether nobody is at work on a run any more, within a while: a kernel soon follows its runner."""
+    deadline = time.monotonic() + 60
+    while is_attended(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not is_attended(folder)
+
+
 # Every moment of every action. One chain of processes for each moment: each is killed one action further on.
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", quickly(MOMENTS, "in the intent", "after the intent", "in the action", "in the result")
+)
 def test_killed_at_each_action_in_turn(
     moment: str, scene: Scene, run: Run, opskit: Opskit, outputs: Path, tally: Tally
 ) -> None:
@@ -107,7 +134,7 @@ def test_killed_at_each_action_in_turn(
 # Every moment of sealing, of an apply and of a resume.
 
 
-@pytest.mark.parametrize("moment", SEALING)
+@pytest.mark.parametrize("moment", quickly(SEALING, "before the end", "before the history"))
 def test_killed_while_an_apply_is_sealed(
     moment: str, scene: Scene, run: Run, opskit: Opskit, outputs: Path, tally: Tally
 ) -> None:
@@ -127,7 +154,13 @@ def test_killed_while_an_apply_is_sealed(
     assert tally.count(scene, newest(outputs), crashes=0)["duplicates"] == 0
 
 
-@pytest.mark.parametrize(("moment", "nth"), [*itertools.product(SEALING, (1, 2)), *((moment, 1) for moment in OPENING)])
+TWICE = tuple(itertools.product(SEALING, (1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("moment", "nth"),
+    [*((moment, 1) for moment in OPENING), *quickly(TWICE, ("before the seal", 1), ("before the end", 2))],
+)
 def test_killed_while_a_resume_opens_or_seals(
     moment: str, nth: int, scene: Scene, run: Run, opskit: Opskit, outputs: Path, tally: Tally
 ) -> None:
@@ -146,4 +179,222 @@ def test_killed_while_a_resume_opens_or_seals(
     assert (found["duplicates"], found["forgotten"], found["unknown"]) == (0, 0, 0)
     for folder in archive.Archive(outputs).runs():
         assert opskit("seal", folder.name).exit_code == 0
+    assert opskit("verify").exit_code == 0
+
+
+# Fates that cannot be known, in the middle of a plan.
+
+
+@pytest.mark.parametrize("moment", quickly(MOMENTS, "after the intent", "in the action"))
+def test_what_cannot_be_known_stops_everything_after_it(
+    moment: str, scene: Scene, run: Run, opskit: Opskit, outputs: Path, tally: Tally
+) -> None:
+    first, last = scene.of("test.put")
+    bell = scene.ring("/middle")
+    planned = scene.plan(outputs, [first, bell, last])
+    assert run("apply", planned.name, accident=Accident(moment, bell.id)).exit == -9
+    doubtful = moment in DOUBTFUL
+    for _ in range(2):  # asking again does not make it known, and does not ring again
+        scene.settle()
+        said = run("resume", "last", "--json")
+        assert said.data["outcome"] == ("fate unknown" if doubtful else "done and verified")
+    happened = scene.done()
+    assert happened[first.id] == 1
+    assert happened[last.id] == (0 if doubtful else 1)
+    rung = scene.bell.rung.count("/middle")
+    assert rung == (0 if moment == "after the intent" else 1)
+    tally.note("crashes", {"crashes": 1, "duplicates": max(0, rung - 1), "forgotten": 0 if doubtful else int(not rung),
+                           "unknown": int(said.exit == 5), "unknowable": int(doubtful)})  # fmt: skip
+    assert ("fate unknown: Ring" in said.err) == doubtful
+    assert bool(re.search("fate unknown +Ring", opskit("show", "last").stdout)) == doubtful
+
+
+def test_what_somebody_changed_meanwhile_cannot_be_known(scene: Scene, run: Run, outputs: Path, tally: Tally) -> None:
+    """A profile that is neither as it was nor as it was to become: nobody can tell whether ours was in between."""
+    action = scene.of("profiles.reconcile")[0]
+    planned = scene.plan(outputs, [action])
+    assert run("apply", planned.name, accident=Accident("after the intent", action.id)).exit == -9
+    with scene.firm.world.database.connect() as connection:
+        connection.execute(
+            "update user_profiles set subscription_tier = 'studio' where id = %s", (action.arguments["profile"],)
+        )
+    scene.settle()
+    said = run("resume", "last", "--json")
+    assert (said.exit, said.data["outcome"]) == (5, "fate unknown")
+    assert scene.done()[action.id] == 0
+    tally.note("crashes", {"crashes": 1, "duplicates": 0, "forgotten": 0, "unknown": 1, "unknowable": 1})
+
+
+# The whole command line, with a real kernel.
+
+CASES = (
+    ("kernel", "before the intent", 1), ("kernel", "after the intent", 3), ("kernel", "in the action", 2),
+    ("kernel", "before the result", 6), ("kernel", "after the result", 8),
+    ("runner", "before the intent", 4), ("runner", "after the intent", 7), ("runner", "in the action", 5),
+    ("runner", "before the result", 0), ("runner", "after the result", 11),
+    ("runner", "before the seal", None), ("runner", "after the seal", None),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("victim", "moment", "number"), quickly(CASES, CASES[2], CASES[7], CASES[10]))
+def test_killed_for_real(
+    victim: str, moment: str, number: int | None,
+    scene: Scene, run: Run, opskit: Opskit, outputs: Path, tally: Tally,
+) -> None:  # fmt: skip
+    planned = scene.plan(outputs)
+    action = "" if number is None else scene.actions[number].id
+    said = run("apply", planned.name, accident=Accident(moment, action, (victim,)), kernel=True)
+    folder = newest(outputs)
+    assert left(folder)
+    found = history(opskit)[0]
+    if victim == "kernel":  # the runner saw it die
+        assert said.exit in (1, 5)
+        assert (found["outcome"], found["sealed"]) == ("fate unknown" if moment in DOUBTFUL else "partly applied", True)
+        assert "the kernel died" in said.out
+    else:
+        assert said.exit == -9
+        assert found["outcome"] == ("partly applied" if number is None else "lost")
+    assert found["outcome"] in opskit("show", "last").stdout
+    assert opskit("verify").exit_code == (1 if found["sealed"] and moment == "before the history" else 0)
+    scene.settle()
+    last = finish(run, scene, outputs)
+    assert (last.exit, last.data["outcome"]) == (0, "done and verified"), last
+    counted = tally.count(scene, newest(outputs), crashes=1)
+    assert (counted["duplicates"], counted["forgotten"], counted["unknown"]) == (0, 0, 0)
+    assert opskit("verify").exit_code == 0
+
+
+def kernel_of(folder: Path) -> int:
+    return int(
+        next(event["kernel"] for event in journal.read(folder / record.JOURNAL) if event["event"] == "run.begun")
+    )
+
+
+def test_a_resume_waits_until_the_kernel_of_a_dead_runner_is_gone(
+    scene: Scene, run: Run, opskit: Opskit, outputs: Path
+) -> None:
+    planned = scene.plan(outputs)
+    accident = Accident("before the result", scene.actions[4].id, ("runner", "kernel asleep"))
+    assert run("apply", planned.name, accident=accident, kernel=True).exit == -9
+    folder = newest(outputs)
+    kernel = kernel_of(folder)
+    try:
+        assert history(opskit)[0]["outcome"] == "under way"
+        for verb in (("resume", "last"), ("undo", "last", "--type", f"{scene.name} 1"), ("seal", "last")):
+            refused = opskit(*verb)
+            assert refused.exit_code == 4
+            assert f"{folder.name} is still under way" in refused.stderr
+    finally:
+        os.kill(kernel, signal.SIGKILL)
+    assert left(folder)
+    assert history(opskit)[0]["outcome"] == "lost"
+    assert finish(run, scene, outputs).exit == 0
+
+
+def test_the_next_run_of_an_incident_tells_of_the_lost_one(scene: Scene, run: Run, outputs: Path) -> None:
+    planned = scene.plan(outputs)
+    assert run("apply", planned.name, accident=Accident("after the intent")).exit == -9
+    lost = newest(outputs)
+    scene.settle()
+    said = run("run", "crashes", "--incident", "INC-1", "--environment", scene.name, kernel=True)
+    assert f"{lost.name}, of this incident, was lost on the way: opskit resume {lost.name}" in said.out
+    refused = run("apply", scene.plan(outputs).name)
+    assert refused.exit == 4
+    assert f"opskit resume {lost.name}" in refused.err
+
+
+# Another machine, and taking back.
+
+
+def test_another_engineer_resumes_on_another_machine(
+    scene: Scene, run: Run, opskit: Opskit, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
+) -> None:
+    planned = scene.plan(outputs)
+    assert run("apply", planned.name, accident=Accident("in the action", scene.actions[5].id)).exit == -9
+    head = json.loads((newest(outputs) / "run.json").read_text())
+    (newest(outputs) / "run.json").write_text(json.dumps(head | {"host": "laptop-of-ana"}))
+    handed_over = tmp_path / "from-ana" / newest(outputs).name
+    shutil.copytree(newest(outputs), handed_over)
+    monkeypatch.setenv("OPSKIT_OUTPUTS", str(tmp_path / "outputs-of-ben"))
+    monkeypatch.setenv("OPSKIT_OPERATOR", "ben")
+    scene.sign()
+    scene.settle()
+    said = run("resume", handed_over, "--json")
+    assert (said.exit, said.data["outcome"]) == (0, "done and verified"), said
+    found = json.loads((Path(said.data["folder"]) / "run.json").read_text())
+    assert Path(said.data["folder"]).is_relative_to(tmp_path / "outputs-of-ben")
+    assert (found["operator"], found["resumes"]) == ("ben", handed_over.name)
+    assert (found["after"]["operator"], found["after"]["host"]) == ("ana", "laptop-of-ana")
+    closed = list(journal.read(handed_over / record.JOURNAL))[-1]
+    assert (closed["event"], closed["outcome"], closed["closed_by"]) == ("run.ended", "lost", "ben")
+    assert opskit("verify", handed_over).exit_code == 0
+    assert opskit("verify").exit_code == 0
+    assert not (tmp_path / ".git").exists()  # nobody's other folders become an archive
+    counted = tally.count(scene, Path(said.data["folder"]), crashes=1)
+    assert (counted["duplicates"], counted["forgotten"], counted["unknown"]) == (0, 0, 0)
+
+
+def test_a_run_that_was_resumed_is_not_resumed_again(scene: Scene, run: Run, outputs: Path) -> None:
+    """What was done since stands in the later record: from the earlier one alone, the bell would ring twice."""
+    first, bell = scene.of("test.put")[0], scene.ring("/once")
+    planned = scene.plan(outputs, [first, bell])
+    assert run("apply", planned.name, accident=Accident("after the result", first.id)).exit == -9
+    lost = newest(outputs)
+    scene.settle()
+    assert run("resume", lost.name).exit == 0
+    later = newest(outputs)
+    for verb in (("resume",), ("undo", "--type", f"{scene.name} 1")):
+        said = run(verb[0], lost.name, *verb[1:])
+        assert said.exit == 4
+        assert later.name in said.err
+    assert scene.bell.rung == ["/once"]
+
+
+@pytest.mark.parametrize("moment", quickly((*MOMENTS[2:5], MOMENTS[6]), "in the action"))
+def test_killed_while_taking_back_and_taken_back_again(
+    moment: str, scene: Scene, run: Run, opskit: Opskit, outputs: Path
+) -> None:
+    """One chain again: each undo is killed at the next change, and the last one finishes."""
+    back = [a for a in scene.actions if a.name in ("stripe.enable_endpoint", "profiles.recount_words", "test.put")]
+    planned = scene.plan(outputs, back)
+    assert run("apply", planned.name).exit == 0
+    applied = newest(outputs)
+    typed = f"{scene.name} {len(back)}"
+    for action in reversed(back):
+        scene.settle()
+        assert run("undo", "last", "--type", typed, accident=Accident(moment, action.id)).exit == -9, action.title
+    assert history(opskit)[0]["outcome"] == "lost"
+    refused = run("resume", "last")
+    assert refused.exit == 4
+    assert f"opskit undo {applied.name}" in refused.err
+    scene.settle()
+    said = run("undo", "last", "--type", typed, "--json")
+    assert (said.exit, said.data["outcome"]) == (0, "taken back")
+    assert run("undo", "last", "--type", typed).exit == 4  # taken back already
+    happened, undone = scene.done(), scene.done("undone")
+    for action in back:
+        if action.name == "stripe.enable_endpoint":
+            assert happened[action.id] == 0
+        elif action.name == "test.put":
+            assert (happened[action.id], undone[action.id]) == (1, 1)
+        else:
+            assert happened[action.id] == 2  # there and back, once each
+    scene.plan(outputs)
+    assert (
+        run("apply", newest(outputs).name, accident=Accident("after the intent")).exit == -9
+    )  # nothing lost is in its way
+
+
+def test_a_lost_apply_that_was_taken_back_is_in_nobodys_way(
+    scene: Scene, run: Run, opskit: Opskit, outputs: Path
+) -> None:
+    first, last = scene.of("test.put")
+    planned = scene.plan(outputs, [first, last])
+    assert run("apply", planned.name, accident=Accident("before the intent", last.id)).exit == -9
+    lost = newest(outputs)
+    scene.settle()
+    assert run("undo", lost.name, "--type", f"{scene.name} 1").exit == 0
+    assert record.verify(lost, Path("nobody")).wrong == ()  # it was sealed as lost
+    scene.settle()
+    assert run("apply", scene.plan(outputs, [last]).name).exit == 0
     assert opskit("verify").exit_code == 0

@@ -45,7 +45,7 @@ def look(opskit: Opskit, firm: Sandbox, truth: dict[str, Any]) -> None:
     given = [word for name, value in truth["parameters"].items() for word in ("-p", name, value)]
     result = opskit("run", truth["runbook"], *given, "--environment", firm.name, "--json")
     assert result.exit_code in (0, 3, 6)
-    assert record.verify(Path(data(result)["folder"])) == []
+    assert record.verify(Path(data(result)["folder"])).wrong == ()
 
 
 @pytest.mark.parametrize(("name", "twin"), EVERY)

@@ -252,7 +252,7 @@ def test_every_read_while_only_looking(route: str, kind: str, opskit: Opskit, fi
     assert time.monotonic() - began < ENOUGH
     assert (code, found["causes"]) in ((3, ["endpoint-disabled"]), (6, ["unknown"])) or code == 6
     assert set(found["causes"]) <= {"endpoint-disabled", "endpoint-unreachable", "unknown"}
-    assert record.verify(Path(found["folder"])) == []
+    assert record.verify(Path(found["folder"])).wrong == ()
     assert watching.changing(firm.traffic()) == []
     assert watching.writing(statements) == []
 

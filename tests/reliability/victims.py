@@ -59,9 +59,9 @@ class Accident:
         self.nth -= 1
         if self.nth == 0:
             runner = int(os.environ[RUNNER])
-            known = {"runner": runner, "itself": os.getpid(), "kernel": os.getpid()}
+            known = {"runner": runner, "itself": os.getpid(), "kernel": os.getpid(), "kernel asleep": os.getpid()}
             for victim in self.victims:
-                os.kill(known[victim], signal.SIGKILL)
+                os.kill(known[victim], signal.SIGSTOP if victim == "kernel asleep" else signal.SIGKILL)
 
 
 def arm(accident: Accident | None = None) -> None:
