@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,12 +41,15 @@ def main() -> None:
         if step == "mount":
             subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0777", "tmpfs", str(disk)], check=True)
         elif step == "empty":
-            subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+            if os.statvfs(disk).f_flag & os.ST_RDONLY:
+                subprocess.run(["umount", str(disk)], check=True)
             (disk / "filler").unlink(missing_ok=True)
         elif step == "run":
             answer = command(place, *words)
-        elif step == "python":
-            answer = eval(words[0], {"disk": disk, "Path": Path, "json": json})  # noqa: S307  # a test's own words
+        elif step == "copy":
+            shutil.copytree(words[0], disk, dirs_exist_ok=True)
+        elif step == "journals":
+            answer = [path.read_text(errors="replace") for path in disk.glob("*/*/journal.jsonl")]
         else:
             victims.DISKS[step](disk)
         print(json.dumps(answer), flush=True)

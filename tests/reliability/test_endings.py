@@ -195,7 +195,7 @@ def test_a_signal_ends_resume_and_undo_between_two_actions(
     sign: signal.Signals, scene: Scene, begin: Begin, run: Run, outputs: Path, tmp_path: Path,
     lingering: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    planned, (first, slow, last) = lingering
+    planned, (first, slow, _) = lingering
     assert run("apply", planned, accident=Accident("before the intent", slow)).exit == -9
     scene.settle()
     process = begin("resume", "last", "--json")
@@ -302,7 +302,7 @@ class Machine:
 
     def begun(self) -> set[str]:
         """The actions whose intent stands in some journal there."""
-        lines = self.step("python", "[p.read_text(errors='replace') for p in disk.glob('*/*/journal.jsonl')]")
+        lines = self.step("journals")
         found = (line for text in lines for line in text.splitlines() if '"action.begun"' in line)
         return {json.loads(line)["action"] for line in found if line.endswith("}")}
 
@@ -328,8 +328,7 @@ def three(scene: Scene, machine: Machine, tmp_path: Path) -> tuple[str, list[Act
     first, last = scene.of("test.put")
     actions = [first, scene.of("profiles.reconcile")[0], last]
     folder = scene.plan(tmp_path / "elsewhere", actions)
-    incident = folder.parent
-    machine.step("python", f"__import__('shutil').copytree({str(incident)!r}, disk / {incident.name!r})")
+    machine.step("copy", str(tmp_path / "elsewhere"))
     return folder.name, actions
 
 

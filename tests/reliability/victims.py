@@ -79,8 +79,9 @@ def fill(disk: Path) -> None:
 
 
 def seize(disk: Path) -> None:
-    """Let nobody write to a disk any more."""
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    """Let nobody write to a disk any more, not even root: it is covered by itself, read-only."""
+    subprocess.run(["mount", "--bind", str(disk), str(disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
 
 
 DISKS = {"full": fill, "read-only": seize}
