@@ -165,8 +165,7 @@ class Past:
 
     def key(self, action: Action) -> str | None:
         """The idempotency key of an attempt that was never answered: with it, the same is not done twice."""
-        unanswered = self.in_doubt(action) or self.ended.get(action.id, {}).get("unanswered")
-        return self.begun.get(action.id, {}).get("key") if unanswered else None
+        return self.begun[action.id].get("key") if self.in_doubt(action) else None
 
 
 def _carry_out_one(action: Action, past: Past, services: Any, journal: Journal) -> tuple[Result, str]:
@@ -182,7 +181,8 @@ def _carry_out_one(action: Action, past: Past, services: Any, journal: Journal) 
         return _end(journal, action, Result.WAITING, "a person does this; resume when it is done", now)
     changed = action.before is not None and now != action.before
     if past.in_doubt(action) and (done is None or changed):
-        return Result.UNKNOWN, "it was begun, and what is there now is neither before nor after"
+        why = "it was begun, and what is there now is neither before nor after"
+        return _end(journal, action, Result.UNKNOWN, why, now)
     if changed:
         return _end(
             journal, action, Result.STALE, f"changed since it was planned: {difference(action.before, now)}", now
@@ -241,17 +241,17 @@ def _do(change: Change, action: Action, services: Any, journal: Journal, key: st
     except (Denied, NotFound) as error:  # the vendor keeps this from us; a person may be let in
         return _end(journal, action, Result.WAITING, f"{error.message} By hand: {action.by_hand}")
     except OpskitError as error:
-        trouble, unanswered = error.message, isinstance(error, Unreachable)
+        trouble, unanswered = error.message, isinstance(error, Unreachable) and error.was_sent
     try:
         now, done = _settled(change, action, services)
     except CannotTell as error:
-        return Result.UNKNOWN, f"{trouble} {error.message}".strip()
+        return _end(journal, action, Result.UNKNOWN, f"{trouble} {error.message}".strip())
     if done:
         return _end(journal, action, Result.DONE, "", now)
     if done is None:
-        return Result.UNKNOWN, trouble or "whether it worked cannot be seen"
+        return _end(journal, action, Result.UNKNOWN, trouble or "whether it worked cannot be seen", now)
     why = trouble or f"afterwards still: {json.dumps(now)[:200]}"
-    return _end(journal, action, Result.FAILED, why, now, unanswered=unanswered)
+    return _end(journal, action, Result.UNKNOWN if unanswered else Result.FAILED, why, now)  # it may still happen
 
 
 def _refused(
@@ -261,11 +261,11 @@ def _refused(
     try:
         now = plain(change.look(services, action.arguments))
     except CannotTell as error:
-        return (Result.UNKNOWN, error.message) if again else _end(journal, action, Result.STALE, why)
+        return _end(journal, action, *((Result.UNKNOWN, error.message) if again else (Result.STALE, why)))
     if change.done(now, action.before):
         return _end(journal, action, Result.DONE if again else Result.ALREADY, "", now)
     if again:
-        return Result.UNKNOWN, f"it was begun, and then {why}"
+        return _end(journal, action, Result.UNKNOWN, f"it was begun, and then {why}", now)
     return _end(journal, action, Result.STALE, why, now)
 
 
@@ -299,10 +299,8 @@ def _settled(change: Change, action: Action, services: Any) -> tuple[Json, bool 
         pause = min(pause * 2, 2.0)
 
 
-def _end(
-    journal: Journal, action: Action, result: Result, why: str, after: Json = None, **more: Any
-) -> tuple[Result, str]:
-    journal.write("action.ended", action=action.id, name=action.name, result=result, why=why, after=after, **more)
+def _end(journal: Journal, action: Action, result: Result, why: str, after: Json = None) -> tuple[Result, str]:
+    journal.write("action.ended", action=action.id, name=action.name, result=result, why=why, after=after)
     return result, why
 
 

@@ -36,7 +36,7 @@ def adopt(notebook: Path, outputs: Path, root: Path) -> tuple[Path, Outcome]:
         raise Refused(f"{folder.name} is still under way.", "Save the notebook, shut its kernel down, and repeat this.")
     about = archive.about(folder)
     target = environment.load(about["environment"], root)
-    known = redactor({"read": environment.resolve(target, "read")})
+    known = redactor({"read": environment.resolve(target, "read")}, environment.standing(target))
     journal = Journal(folder / record.JOURNAL, known)
     _forget_papermill(nb)
     clean = runner.cleaned(nb, known)

@@ -206,6 +206,19 @@ def _run(service: str, access: Access, secret: Secret) -> str:
     return done.stdout.strip()
 
 
+def standing(environment: Environment) -> dict[str, dict[str, str]]:
+    """Secrets that this process holds in variables anyway, whether or not a run may have them: access -> service."""
+    accesses: tuple[Access, ...] = ("read", "change")
+    found = {
+        access: {
+            service: os.environ.get(credential.secret.env or "", "")
+            for service, credential in environment.credentials(access).items()
+        }
+        for access in accesses
+    }
+    return {access: {k: v for k, v in some.items() if len(v) >= SHORTEST} for access, some in found.items()}
+
+
 def all_variables(root: Path) -> set[str]:
     """The same of every environment that the repository names: a kernel needs none of their secrets either."""
     found: set[str] = set()

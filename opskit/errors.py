@@ -48,6 +48,8 @@ class ServiceError(CannotTell):
 class Unreachable(ServiceError):
     """It did not answer."""
 
+    was_sent = True  # what was asked may have arrived, and may still be done; False: it certainly did not
+
 
 class Denied(ServiceError):
     """It does not let these credentials look."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from opskit import actions, approval, archive, disk, journal, plan, provenance, record
+from opskit import actions, approval, archive, disk, environment, journal, plan, provenance, record
 from opskit.actions import Action, Change, Result
 from opskit.environment import Environment
 from opskit.errors import Refused
@@ -142,7 +142,7 @@ def _open(
     head |= {"incident": old["incident"], "environment": old["environment"], "retention_days": target.retention_days}
     head |= {relation: old["run"], "after": {key: old[key] for key in ("operator", "host", "started")}, "lock": lock}
     new = record.prepare(outputs, head)
-    log = Journal(new / record.JOURNAL, redactor(secrets))
+    log = Journal(new / record.JOURNAL, redactor(secrets, environment.standing(target)))
     log.write("run.accepted", runner=os.getpid(), **{k: head[k] for k in ("run", "operator", "host", relation)})
     _carry_over(folder, log)
     for name in ("environment.json", "plan.json", "approval.json"):  # the last makes it one that can be resumed

@@ -30,6 +30,7 @@ TIMEOUT = httpx.Timeout(15, connect=5)
 SLOWEST = 0.5  # calls a second: a service that refuses everything must not put us to sleep
 HURRIED = httpx.Timeout(3)  # for a service that has just failed us: not every question waits as long
 ATTEMPTS = 3
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL)
 PATIENCE = 10.0  # seconds that a Retry-After may ask of a read; longer is a finding
 
 
@@ -179,10 +180,16 @@ class Http:
         try:
             response = self._client.request(method, path, headers=dict(headers), **content)
             answer = Answer(response.status_code, response.text, dict(response.headers), self.service)
-        except httpx.TimeoutException:
-            raise Unreachable(self.service, f"did not answer {method} {path} in time.") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unreachable(self.service, f"no answer from {self.address} ({_short(error)}).") from None
+            slow = isinstance(error, httpx.TimeoutException)
+            said = (
+                f"did not answer {method} {path} in time."
+                if slow
+                else f"no answer from {self.address} ({_short(error)})."
+            )
+            trouble = Unreachable(self.service, said)
+            trouble.was_sent = not isinstance(error, NEVER_SENT)
+            raise trouble from None
         self._watch_clock(answer)
         self._judge(answer, f"{method} {path}")
         return answer

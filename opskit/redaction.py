@@ -201,9 +201,9 @@ def each(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-def redactor(secrets: Mapping[str, Mapping[str, str]]) -> Redactor:
+def redactor(*secrets: Mapping[str, Mapping[str, str]]) -> Redactor:
     """Of an environment's secrets: "read" and perhaps "change" -> service -> secret."""
-    return Redactor({f"{s} {access}": value for access, found in secrets.items() for s, value in found.items()})
+    return Redactor({f"{s} {a}": value for some in secrets for a, found in some.items() for s, value in found.items()})
 
 
 class Stream:

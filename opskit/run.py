@@ -253,12 +253,12 @@ def begin(runbook: str) -> Run:
     about = _about(runbook, checked)
     target = environment.load(about["environment"], Path(about["root"]))
     secrets = json.loads(handed) if handed else {"read": environment.resolve(target, "read")}
+    redactor = redaction.redactor(secrets, environment.standing(target))
     _forget_other_secrets(target, Path(about["root"]))
-    redactor = redaction.redactor(secrets)
-    parameters.refuse_secrets(checked.model_dump(mode="json"), redactor)
-    folder = _folder(about)
     if shell:
         _guard(shell, redactor)
+    parameters.refuse_secrets(given, redactor)
+    folder = _folder(about)
     journal = Journal(folder / "journal.jsonl", redactor)
     _at_work.enter_context(attended(folder))
     services = connect(target, secrets, f"opskit/{about['run']}", about.get("rate"))

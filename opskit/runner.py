@@ -38,7 +38,7 @@ from traitlets.config import Config
 from opskit import archive, disk, record
 from opskit.actions import digest
 from opskit.approval import Approval
-from opskit.environment import Environment, Limits, all_variables, variables
+from opskit.environment import Environment, Limits, all_variables, standing, variables
 from opskit.journal import Journal
 from opskit.lock import attended
 from opskit.outcome import Outcome, classify
@@ -77,7 +77,7 @@ def execute(
         if approved:
             approved.plan.save(folder / "plan.json")
             approved.approval.save(folder / "approval.json")
-    known = redactor(secrets)
+    known = redactor(secrets, standing(target))
     journal = Journal(folder / record.JOURNAL, known)
     with disk.telling(folder), attended(folder), signals_as_interrupt(), short_folder() as runtime:
         journal.write("run.accepted", runner=os.getpid(), **{k: about[k] for k in ("run", "operator", "host")})

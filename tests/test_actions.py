@@ -182,10 +182,24 @@ def test_what_has_no_effect_failed_and_stops_everything(shelf: Shelf, journal: J
     assert shelf.done == ["a"]
 
 
-@pytest.mark.parametrize("trouble", [Unreachable("shelf"), Faulty("shelf")])
+def never_sent() -> Unreachable:
+    error = Unreachable("shelf")
+    error.was_sent = False
+    return error
+
+
+@pytest.mark.parametrize("trouble", [never_sent(), Faulty("shelf")])
 def test_trouble_that_had_no_effect_failed(shelf: Shelf, journal: Journal, trouble: Exception) -> None:
     shelf.troubles = [trouble]
     assert results(put("a"), put("b"), shelf=shelf, journal=journal) == [Result.FAILED]
+
+
+def test_what_was_sent_and_never_answered_may_still_happen(shelf: Shelf, journal: Journal) -> None:
+    shelf.troubles = [Unreachable("shelf")]
+    assert results(put("a"), put("b"), shelf=shelf, journal=journal) == [Result.UNKNOWN]
+    assert results(put("a"), put("b"), shelf=shelf, journal=journal) == [Result.DONE, Result.DONE]
+    first, again = [e["key"] for e in journal.read() if e["event"] == "action.begun"][:2]
+    assert first == again  # so that who did the first one late does not do the second
 
 
 def test_trouble_on_the_way_back_is_no_trouble(shelf: Shelf, journal: Journal) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import BaseModel
 
 from opskit import approval, environment, followup, parameters, plan, provenance, record, runbooks
 from opskit import archive as records
@@ -20,7 +21,7 @@ from opskit.errors import BadInput, Refused
 from opskit.lock import Lock, alone, is_attended
 from opskit.outcome import Exit, Outcome
 from opskit.parameters import refuse_secrets
-from opskit.redaction import redactor
+from opskit.redaction import Redactor, redactor
 from opskit.services import Secrets, connect
 
 
@@ -45,14 +46,27 @@ def run(runbook: str, files: tuple[Path, ...], pairs: tuple[tuple[str, str], ...
 def look(runbook: str, given: dict[str, Any]) -> tuple[Path, Outcome]:
     """Validate everything, then run a runbook in plan mode. Nothing has happened where this raises BadInput."""
     book = runbooks.load(runbook, root())
-    checked = parameters.validate(book.parameters, given, runbook).model_dump(mode="json")
+    try:
+        checked = parameters.validate(book.parameters, given, runbook).model_dump(mode="json")
+    except BadInput:
+        refuse_secrets(given, _known(book.parameters, given))  # the message repeats what was given
+        raise
     target = environment.load(checked.get("environment") or "sandbox", root())
     secrets = {"read": environment.resolve(target, "read")}
-    refuse_secrets(checked, redactor(secrets))
+    refuse_secrets({**given, **checked}, redactor(secrets, environment.standing(target)))
     record.check_writable(outputs())
     for lost in archive().lost(checked.get("incident") or ""):
         answering.people.print(f"{lost.name}, of this incident, was lost on the way: {_to_finish(lost)}")
     return _execute(provenance.describe(runbook, root(), checked), target, secrets)
+
+
+def _known(model: type[BaseModel], given: dict[str, Any]) -> Redactor:
+    """Of the environment that was meant, as far as its secrets can be had."""
+    default = model.model_fields["environment"].default if "environment" in model.model_fields else None
+    with suppress(BadInput):
+        target = environment.load(str(given.get("environment") or default or "sandbox"), root())
+        return redactor({"read": environment.resolve(target, "read")}, environment.standing(target))
+    return redactor({})
 
 
 @click.command(name="plan")

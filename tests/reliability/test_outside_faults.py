@@ -203,7 +203,6 @@ def test_an_answer_that_is_lost_is_found_out(opskit: Opskit, firm: Sandbox, tmp_
     ended_well(night)
 
 
-@pytest.mark.xfail(reason="an unanswered change that does not show yet is called failed", strict=False)
 def test_what_comes_late(opskit: Opskit, firm: Sandbox, tmp_path: Path, small: str) -> None:
     """A read is asked again. A change may still happen after we gave up: nobody may say that it had no effect."""
     run = plan(opskit, firm, tmp_path, small)
@@ -304,7 +303,6 @@ def somebody(firm: Sandbox) -> psycopg.Connection[Any]:
         pytest.param(lambda firm: firm.cut_sessions("opskit/%"), id="reset"),
     ],
 )
-@pytest.mark.xfail(reason="the journal does not say why a fate is unknown", strict=False)
 def test_the_database_goes_away_in_the_middle(
     blow: Callable[[Sandbox], Any], opskit: Opskit, firm: Sandbox, tmp_path: Path, small: str, outputs: Path
 ) -> None:
