@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from opskit.outcome import Outcome
 
 REHEARSALS = ("drill-", "demo-")  # incidents that are not
 BEGINNINGS = ("action.begun", "action.ended", "undo.begun")  # with which a run begins to act
+LEEWAY = timedelta(minutes=1)  # by which clocks may differ
 UNDER_WAY, UNSEALED = "under way", "unsealed"  # of runs that nobody has classified yet
 
 
@@ -51,6 +53,11 @@ class Archive:
                 f"{name!r} means {len(found)} runs: {', '.join(f.name for f in found[:5])}.", "Give more of it."
             )
         raise BadInput(f"there is no run {name!r} in {self.outputs}.", "`opskit history` lists them.")
+
+    def ahead(self) -> Path | None:
+        """The newest run, where its id lies in the future: runs are ordered by the clock of whoever ran them."""
+        newest = next(iter(self.runs()), None)
+        return newest if newest and newest.name > f"{datetime.now(UTC) + LEEWAY:%Y%m%dT%H%M%S}" else None
 
     def following(self, folder: Path, how: str) -> list[Path]:
         """The runs that began to apply, resume or undo this one (`how`: applies, resumes, undoes), newest first."""

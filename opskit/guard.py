@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from opskit.spelling import sound
 MOST = 1_000_000
 EACH = 200  # what a message costs beside its text, in the notebook's JSON
 LONGEST_ERROR = 100_000  # characters of one part of an error, which is never left out
+PAUSE = 0.5  # seconds before the notice: what comes faster than it is heard is lost on the way, and this must not be
 CUT = f"… output cut here: one step may show {MOST:,} characters. It goes on; what it says from here on is not kept."
 
 Origin = dict[str, Any]  # where a message goes, and in whose name
@@ -108,6 +110,7 @@ class Guard:
         said = self._next_piece({"name": name, "text": start}, origin) if start else None
         for stream in self._streams.values():
             stream.held = ""  # what is cut here may be half a secret
+        time.sleep(PAUSE)
         self._say(name or "stdout", f"{said['text'] if said else ''}\n{CUT}\n", origin)
 
     # Nothing with a secret in it.

@@ -122,8 +122,8 @@ def declared(source: str) -> type[BaseModel]:
         tree = ast.parse(source)
     except SyntaxError as error:
         raise BadInput(f"the parameters cell is not Python: {error.msg}, line {error.lineno}.") from None
-    except RecursionError:
-        raise BadInput("the parameters cell is not Python that anybody wrote: it is nested too deeply.") from None
+    except (RecursionError, UnicodeEncodeError):
+        raise BadInput("the parameters cell is not Python that anybody wrote: nested too deeply, or no text.") from None
     comments = _comments(source)
     fields: Declaration = {}
     for line in tree.body:

@@ -81,9 +81,9 @@ def execute(
     journal = Journal(folder / record.JOURNAL, known)
     with disk.telling(folder), attended(folder), signals_as_interrupt(), short_folder() as runtime:
         journal.write("run.accepted", runner=os.getpid(), **{k: about[k] for k in ("run", "operator", "host")})
-        inherited = _variables(variables(target) | all_variables(root), folder, secrets)
-        session = Session(folder, journal, known, inherited, root, runtime, progress, target.limits)
         try:
+            inherited = _variables(variables(target) | all_variables(root), folder, secrets)
+            session = Session(folder, journal, known, inherited, root, runtime, progress, target.limits)
             _papermill(root / "notebooks" / f"{about['runbook']}.ipynb", about["parameters"], session)
         except KeyboardInterrupt:
             journal.write("interrupted", why="before it began")
@@ -295,6 +295,7 @@ class Ending:
 
     def _kill(self) -> None:
         self.why += "; the kernel had to be killed"
+        self._client.shutdown_kernel = "immediate"
         self._main.cancel()
 
 

@@ -20,7 +20,7 @@ Places = list[tuple[str, ...]]  # the spellings of each place, longest first
 BACKSLASHES = (1, 2, 3, 7)  # as a shell, a pattern in JSON, JSON in JSON, and that once more put before punctuation
 DOUBLED = "'\"%${}\\"  # what SQL, CSV, configuration files and templates write twice to mean it once
 HALVES = "surrogatepass"  # half of a pair can be in an environment variable, and must not stop us
-SHORT = {"\n": "n", "\r": "r", "\t": "t"}
+SHORT = {"\n": "n", "\r": "r", "\t": "t", "\f": "f", "\b": "b", "\v": "v", "\a": "a"}
 
 
 def ways(text: str) -> Iterator[Places]:
@@ -100,7 +100,7 @@ def _backslash(letter: str) -> set[str]:
     if letter in SHORT:
         once.add(f"\\{SHORT[letter]}")
     twice = {way.replace("\\", "\\\\") for way in once}
-    if letter.isprintable() and letter != "\\":
+    if letter != "\\":
         once |= {"\\" * many + letter for many in BACKSLASHES}
     return once | twice
 

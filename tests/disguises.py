@@ -19,6 +19,11 @@ def _lower(match: re.Match[str]) -> str:
     return match[0].lower()
 
 
+def _units(letter: str) -> str:
+    raw = letter.encode("utf-16-be")
+    return "".join(f"\\u{raw[at]:02X}{raw[at + 1]:02X}" for at in range(0, len(raw), 2))
+
+
 def disguises(secret: str) -> dict[str, str]:
     """Name -> the secret in that form."""
     as_json = json.dumps(secret)[1:-1]
@@ -38,7 +43,7 @@ def disguises(secret: str) -> dict[str, str]:
         "JSON": as_json,
         "JSON as it is": json.dumps(secret, ensure_ascii=False)[1:-1],
         "JSON with escaped slashes": as_json.replace("/", "\\/"),
-        "JSON by numbers": "".join(c if c.isalnum() and c.isascii() else f"\\u{ord(c):04X}" for c in secret),
+        "JSON by numbers": "".join(c if c.isalnum() and c.isascii() else _units(c) for c in secret),
         "JSON in JSON": json.dumps(json.dumps(secret))[3:-3],
         "Python": repr(secret)[1:-1],
         "Python's ASCII": ascii(secret)[1:-1],

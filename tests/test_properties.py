@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import string
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,12 @@ def whole_lines_are_read(folder: Path, events: list[Any], at: int, garbage: byte
             assert event["value"] == events[event["number"]]
 
 
-torn = given(st.lists(json_values, min_size=1, max_size=6), st.integers(0, 10**6), st.binary(max_size=40), st.data())
+torn = given(
+    st.lists(json_values.filter(lambda v: "inf" not in repr(v).lower()), min_size=1, max_size=6),
+    st.integers(0, 10**6),
+    st.binary(max_size=40),
+    st.data(),
+)
 
 
 @QUICK
@@ -299,7 +305,7 @@ def altered(draw: st.DrawFn) -> Any:
                 break
             inner = place.get(key) if isinstance(place, dict) else place[key]
             if not isinstance(inner, dict | list) or not inner or draw(st.booleans()):
-                place[key] = draw(wild)
+                place[key] = deepcopy(draw(wild))
                 break
             place = inner
     return content
@@ -314,7 +320,8 @@ def a_scenario_or_a_message(folder: Path, raw: bytes) -> None:
         assert "mine.yaml" in str(error)
         return
     again = folder / "again.yaml"
-    again.write_text(yaml.safe_dump(found.model_dump(mode="json", by_alias=True, exclude_unset=True)))
+    plain = json.loads(json.dumps(found.model_dump(by_alias=True, exclude_unset=True), ensure_ascii=False))
+    again.write_text(yaml.safe_dump(plain))
     assert scenario.load(str(again)) == found
 
 
@@ -326,7 +333,7 @@ def test_a_shipped_scenario_survives_being_written_and_read(tmp_path: Path, cont
 @settings(QUICK, phases=FOUND)
 @given(altered())
 def test_an_altered_scenario_is_one_or_is_explained(tmp_path: Path, content: Any) -> None:
-    a_scenario_or_a_message(tmp_path, json.dumps(content).encode(errors="surrogatepass"))
+    a_scenario_or_a_message(tmp_path, yaml.safe_dump(content).encode())
 
 
 @QUICK
@@ -339,4 +346,4 @@ def test_any_file_is_a_scenario_or_is_explained(tmp_path: Path, raw: bytes) -> N
 @settings(THOROUGH, phases=FOUND)
 @given(altered())
 def test_altered_scenarios_thoroughly(tmp_path: Path, content: Any) -> None:
-    a_scenario_or_a_message(tmp_path, json.dumps(content).encode(errors="surrogatepass"))
+    a_scenario_or_a_message(tmp_path, yaml.safe_dump(content).encode())

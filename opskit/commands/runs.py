@@ -313,6 +313,8 @@ def ended(folder: Path, outcome: Outcome) -> Reply:
         lines += [f"Waits for a person: {title}" for title in followup.waiting(folder)]
         lines += [f"Next: opskit show {found['run']}, then opskit resume {found['run']}"]
     lines += [f"Why: {why}" for why in records.reasons(folder)]
+    if (last := archive().ahead()) is not None:
+        lines += [f"The clock went back: `last` means {last.name}, which is still to come. Name runs by their ids."]
     lines += [f"BREAK GLASS: approved by one person alone: {found['break_glass']}"] if found["break_glass"] else []
     lines += [f"Record: {folder}{'' if found['signed'] else ' (unsigned: no SSH key could sign it)'}"]
     return Reply(found, "\n".join(lines), Exit(outcome.exit))

@@ -312,6 +312,8 @@ def load(name: str) -> Scenario:
         return Scenario.model_validate(content)
     except ValidationError as error:
         raise SandboxError(complaint(path, error)) from error
+    except OverflowError as error:
+        raise SandboxError(f"{path.name}: a moment lies outside the times that a calendar has") from error
 
 
 def fault_line(content: dict[str, Any]) -> FaultLine:

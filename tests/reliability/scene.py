@@ -117,6 +117,7 @@ class Scene:
     files: Path
     actions: list[Action] = field(default_factory=list)
     before: dict[str, int] = field(default_factory=dict)  # attempts of deliveries, by event
+    described: dict[str, Any] = field(default_factory=dict)  # the environment
 
     # The plan.
 
@@ -141,8 +142,19 @@ class Scene:
                 name = next(n for n in (f"{service}_{access}", service) if n in SECRETS)
                 credential["secret"] = {"env": f"CRASH_{name.upper()}"}
         found["facts"] |= {"webhook_max_event_age": None, "webhook_requests_per_hour": None}
-        found["limits"] = {"max_actions": 25, "stripe_requests_per_second": 1000, "grace_seconds": 5}
+        found["limits"] = {"max_actions": 25, "stripe_requests_per_second": 1000, "grace_seconds": 30}
+        self.described = found
+        self.limit()
+
+    def limit(self, **limits: float) -> None:
+        """Let the environment have other limits, until the next test."""
+        found = {**self.described, "limits": {**self.described["limits"], **limits}}
         write(self.folder / "environment.yaml", yaml.safe_dump(found))
+
+    def keep(self, name: str, *cells: str) -> None:
+        """Put a small runbook into the repository."""
+        content = json.dumps(notebook(*cells, parameters=PARAMETERS))
+        (self.root / "notebooks" / f"{name}.ipynb").write_text(content)
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -166,16 +178,16 @@ class Scene:
         ]
         reconcile = [ask.profiles.reconcile(p, profiles[p]) for p in actors["renewed"]]
         recount = [ask.profiles.recount_words(p) for p in miscounted]
-        put = [self._file(Put, "a"), self._file(Put, "b")]
+        put = [self.file(Put, "a"), self.file(Put, "b")]
         pairs = [[p, profiles[p]] for p in (*actors["changed"], *actors["renewed"])]
         ask.database.close()
         return [
             ask.stripe.enable_endpoint(endpoint), put[0], *reconcile[:3], *resend[:3], *recount[:2],
-            self._file(Sign, "signed"), *reconcile[3:], *resend[3:], recount[2], put[1],
+            self.file(Sign, "signed"), *reconcile[3:], *resend[3:], recount[2], put[1],
             ask.profiles.look_again(pairs), self.ring("/last"),
         ]  # fmt: skip
 
-    def _file(self, change: type[Put], name: str) -> Action:
+    def file(self, change: type[Put], name: str) -> Action:
         return change().plan({"file": str(self.files / name), "text": "ink"}, {"has": None, "due": "ink"})
 
     def ring(self, way: str) -> Action:
@@ -199,6 +211,7 @@ class Scene:
         self.bell.rung.clear()
         shutil.rmtree(self.files, ignore_errors=True)
         self.files.mkdir()
+        self.limit()
 
     def settle(self) -> None:
         """Wait until nothing is on its way: no delivery, and no session that holds the lock."""
@@ -236,7 +249,7 @@ class Scene:
                 return self._attempts(action) - self.before[of["event"]]
             case "profiles.reconcile" | "profiles.recount_words":
                 return updated.count(of["profile"])
-            case "test.put":
+            case "test.put" | "test.linger":
                 log = Path(of["file"] + ".log")
                 return log.read_text().split().count(verb) if log.exists() else 0
             case "test.ring":
@@ -247,9 +260,10 @@ class Scene:
 
     # Records.
 
-    def plan(self, outputs: Path, actions: Sequence[Action] | None = None) -> Path:
-        """A sealed run that ended in this plan, and the approval of it."""
+    def plan(self, outputs: Path, actions: Sequence[Action] | None = None, started: str = "") -> Path:
+        """A sealed run that ended in this plan, and the approval of it. `started`: another id than the clock's."""
         about = provenance.describe(RUNBOOK, self.root, {"incident": INCIDENT, "environment": self.name})
+        about["run"] = started or about["run"]
         names = ("run", "operator", "runbook", "notebook", "opskit", "environment", "parameters", "incident")
         target = environment.load(self.name, self.root)
         found = plan.Plan({**{n: about[n] for n in names}, "target": target.digest}, list(actions or self.actions))
@@ -276,8 +290,6 @@ def stage(state: Path, place: Path, seed: int = 5) -> Iterator[Scene]:
         path.mkdir(parents=True)
     for part in ("notebooks", "parameters"):
         shutil.copytree(REPOSITORY / part, root / part)
-    cells = json.dumps(notebook(*CELLS, parameters=PARAMETERS))
-    (root / "notebooks" / f"{RUNBOOK}.ipynb").write_text(cells)
     serving = Serving([*daemon.SERVICES, "control"])
     addresses = {key: value for key, value in serving.addresses.items() if key != "control"}
     firm = company.create(folder, seed, addresses)
@@ -285,6 +297,7 @@ def stage(state: Path, place: Path, seed: int = 5) -> Iterator[Scene]:
     try:
         daemon.serve(firm, serving)
         scene = Scene(name, folder, root, firm, bell, files)
+        scene.keep(RUNBOOK, *CELLS)
         scene.prepare()
         firm.world.stripe.request_limits = {"endpoint": 10_000, "global": 10_000}
         yield scene

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,9 +61,30 @@ class Accident:
         self.nth -= 1
         if self.nth == 0:
             runner = int(os.environ[RUNNER])
-            known = {"runner": runner, "itself": os.getpid(), "kernel": os.getpid(), "kernel asleep": os.getpid()}
             for victim in self.victims:
-                os.kill(known[victim], signal.SIGSTOP if victim == "kernel asleep" else signal.SIGKILL)
+                if victim in DISKS:
+                    DISKS[victim](Path(os.environ["OPSKIT_OUTPUTS"]))
+                    continue
+                number = runner if victim == "runner" else os.getpid()
+                os.kill(number, signal.SIGSTOP if victim == "kernel asleep" else signal.SIGKILL)
+
+
+def fill(disk: Path) -> None:
+    """Leave no room on a disk."""
+    with suppress(OSError), (disk / "filler").open("ab", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            with suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
+
+
+def seize(disk: Path) -> None:
+    """Let nobody write to a disk any more, not even root: it is covered by itself, read-only."""
+    subprocess.run(["mount", "--bind", str(disk), str(disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
+
+
+DISKS = {"full": fill, "read-only": seize}
 
 
 def arm(accident: Accident | None = None) -> None:
@@ -224,6 +247,31 @@ class Sign(Put):
     name = "test.sign"
     title = "By hand: sign {file} with {text}"
     manual = True
+
+
+class Linger(Put):
+    """It takes until somebody asks to stop."""
+
+    name = "test.linger"
+
+    def do(self, services: Any, of: dict[str, Any], before: Any, key: str) -> None:
+        self._linger(of)
+        super().do(services, of, before, key)
+
+    def undo(self, services: Any, of: dict[str, Any], before: Any, after: Any, key: str) -> None:
+        self._linger(of)
+        super().undo(services, of, before, after, key)
+
+    def _linger(self, of: dict[str, Any]) -> None:
+        Path(of["file"] + ".lingers").write_text("now")
+        deadline = time.monotonic() + float(os.environ.get("OPSKIT_TEST_LINGER", "60"))
+        while time.monotonic() < deadline and not asked_to_stop():
+            time.sleep(0.02)
+
+
+def asked_to_stop() -> bool:
+    permit = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+    return bool(getattr(permit, "_asked_to_stop", False))
 
 
 class Ring(Change):

@@ -1,0 +1,59 @@
+"""A machine whose records lie on a disk of their own, small and soon full: a mount namespace that only we see.
+
+Started under `unshare`. Each line that comes in is a step, as JSON; each line that goes out is what came of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import victims
+from victims import Accident
+
+import opskit.cli
+import opskit.runner  # noqa: F401  # loaded once, so that every command starts at once
+
+
+def command(place: Path, words: list[str], accident: dict[str, Any] | None, kernel: bool) -> int:
+    """The exit code of a command in a process of its own."""
+    if (child := os.fork()) == 0:
+        try:
+            victims.command(words, dict(os.environ), place, Accident(**accident) if accident else None, kernel)
+        except SystemExit as error:
+            sys.stdout.flush()
+            os._exit(int(error.code or 0))
+        finally:
+            os._exit(70)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main() -> None:
+    disk, place = Path(os.environ["OPSKIT_OUTPUTS"]), Path(sys.argv[1])
+    for line in sys.stdin:
+        step, *words = json.loads(line)
+        answer: Any = None
+        if step == "mount":
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0777", "tmpfs", str(disk)], check=True)
+        elif step == "empty":
+            if os.statvfs(disk).f_flag & os.ST_RDONLY:
+                subprocess.run(["umount", str(disk)], check=True)
+            (disk / "filler").unlink(missing_ok=True)
+        elif step == "run":
+            answer = command(place, *words)
+        elif step == "copy":
+            shutil.copytree(words[0], disk, dirs_exist_ok=True)
+        elif step == "journals":
+            answer = [path.read_text(errors="replace") for path in disk.glob("*/*/journal.jsonl")]
+        else:
+            victims.DISKS[step](disk)
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
