@@ -119,6 +119,8 @@ def trouble(outputs: Path) -> list[str]:
     if not head(outputs):
         return ["the archive's history is gone"] if _anchor(outputs).is_file() else []
     found = []
+    if (outputs / ".git" / "HEAD").read_text(errors="replace") != f"ref: {MAIN}\n":
+        found.append("the archive is not on its branch main, so git shows something else")
     check = _run(outputs, "fsck", "--full", "--strict", "--no-dangling", "--no-progress")
     if check.returncode:
         found.append(f"the archive's history is damaged: {(check.stdout + check.stderr).strip().splitlines()[0]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import wrong
+from support import REPOSITORY, allow, wrong
 
 from opskit import record, scrub
 from opskit.errors import BadInput, Refused
@@ -156,6 +157,30 @@ def test_a_writer_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
     text = path.read_text()
     assert len(text) == 200_000
     assert len(set(text)) == 1
+
+
+# Mailed to an auditor.
+
+
+def test_an_auditor_needs_nothing_of_ours(folder: Path, ana: Path) -> None:
+    """The commands are those of the documentation."""
+    record.seal(folder, "ana")
+    allow(folder.parent / "allowed_signers", ("ana", ana))
+    page = (REPOSITORY / "docs" / "evidence.md").read_text()
+    (commands,) = re.findall(r"```bash\n(python3 -c .*?)```", page, re.S)
+
+    def checked() -> int:
+        script = f"set -e -o pipefail\n{commands}"
+        return subprocess.run(["bash", "-c", script], cwd=folder, check=False, capture_output=True).returncode
+
+    assert checked() == 0
+    (folder / "evidence" / "table.csv").write_text("a,b\n1,3\n")
+    assert checked() != 0
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json.sig").rename(folder.parent / "kept")
+    record.seal(folder, "ana")
+    (folder.parent / "kept").replace(folder / "manifest.json.sig")
+    assert checked() != 0
 
 
 # Where it goes.
