@@ -80,8 +80,8 @@ def execute(
     known = redactor(secrets, standing(target))
     journal = Journal(folder / record.JOURNAL, known)
     with disk.telling(folder), attended(folder), signals_as_interrupt(), short_folder() as runtime:
-        journal.write("run.accepted", runner=os.getpid(), **{k: about[k] for k in ("run", "operator", "host")})
         try:
+            journal.write("run.accepted", runner=os.getpid(), **{k: about[k] for k in ("run", "operator", "host")})
             inherited = _variables(variables(target) | all_variables(root), folder, secrets)
             session = Session(folder, journal, known, inherited, root, runtime, progress, target.limits)
             _papermill(root / "notebooks" / f"{about['runbook']}.ipynb", about["parameters"], session)
@@ -181,7 +181,8 @@ def _drive(nb: NotebookNode, kernel_name: str, session: Session) -> None:
         on_cell_executed=executed,
         config=Config(KernelManager={"transport": "ipc", "connection_file": str(session.runtime / "k.json")}),
     )
-    client.starting, client.heard = ending.watch, ending.sign_of_life
+    client.starting, client.heard, client.at_work = ending.watch, ending.sign_of_life, ending.at_work
+    client.leaving = ending.over
     try:
         # Output of a cell's child processes also goes to the kernel's own streams, raw: nobody must see those.
         client.execute(
@@ -216,14 +217,22 @@ class Client(NotebookClient):
 
     starting: Callable[[Any], None] = staticmethod(lambda _: None)
     heard: Callable[[], None] = staticmethod(lambda: None)
+    at_work: Callable[[], None] = staticmethod(lambda: None)
+    leaving: Callable[[], None] = staticmethod(lambda: None)
+
+    async def _async_cleanup_kernel(self) -> None:
+        self.leaving()
+        await super()._async_cleanup_kernel()
 
     async def async_start_new_kernel(self, **how: Any) -> None:
         self.starting(self)  # nbclient has just taken the signals, and would let them be lost meanwhile
         await super().async_start_new_kernel(**how)
 
-    def process_message(self, *message: Any) -> Any:
+    def process_message(self, message: dict[str, Any], *cell: Any) -> Any:
         self.heard()
-        return super().process_message(*message)
+        if message["msg_type"] == "execute_input":
+            self.at_work()
+        return super().process_message(message, *cell)
 
 
 class Ending:
@@ -241,7 +250,8 @@ class Ending:
         self._alive = time.monotonic()
         self._written = 0  # bytes of the journal: an action that takes its time shows there
         self._cell = ""
-        self._started = False
+        self._over = False
+        self._started = self._busy = False  # the kernel; it hears an interrupt only while it executes
         self._grace = session.limits.grace_seconds
         self._timer: asyncio.TimerHandle | None = None
 
@@ -251,9 +261,15 @@ class Ending:
 
     def forbid_if_asked(self) -> None:
         """No further cell begins once an end was asked for."""
-        self._started = True
+        self._started, self._busy = True, False
         if self.why:
             self._main.cancel()
+
+    def at_work(self) -> None:
+        """The kernel has begun to execute a cell."""
+        self._busy = True
+        if self.why:
+            self._interrupt()
 
     def watch(self, client: Client) -> None:
         """Begin; called in the loop that drives the notebook."""
@@ -264,11 +280,16 @@ class Ending:
             self._loop.add_signal_handler(sign, self.end, f"{sign.name} came")
         self._look()
 
-    def unwatch(self) -> None:
-        for sign in STOPPING:  # asyncio gave them back as it knows them, not as we had them
-            signal.signal(sign, signal.SIG_IGN)
+    def over(self) -> None:
+        """The notebook has ended; what comes now comes too late."""
+        self._over = True
         if self._timer:
             self._timer.cancel()
+
+    def unwatch(self) -> None:
+        self.over()
+        for sign in STOPPING:  # asyncio gave them back as it knows them, not as we had them
+            signal.signal(sign, signal.SIG_IGN)
 
     def _look(self) -> None:
         if (size := self._journal.stat().st_size) != self._written:
@@ -283,15 +304,23 @@ class Ending:
             self._timer = self._loop.call_later(0.5, self._look)
 
     def end(self, why: str) -> None:
+        if self._over:
+            return
         if self.why:  # asked for a second time
             self._kill()
             return
         self.why = why
+        if self._timer:
+            self._timer.cancel()
         if not self._started:  # there may be no kernel yet that heeds us; nothing will begin in it
             return
+        self._timer = self._loop.call_later(self._grace, self._kill)
+        if self._busy:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
         kernel: Any = self._client.km
         self._interrupting = self._loop.create_task(kernel.interrupt_kernel())
-        self._timer = self._loop.call_later(self._grace, self._kill)
 
     def _kill(self) -> None:
         self.why += "; the kernel had to be killed"

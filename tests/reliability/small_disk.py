@@ -20,11 +20,13 @@ import opskit.cli
 import opskit.runner  # noqa: F401  # loaded once, so that every command starts at once
 
 
-def command(place: Path, words: list[str], accident: dict[str, Any] | None, kernel: bool) -> int:
+def command(
+    surroundings: dict[str, str], place: str, words: list[str], accident: dict[str, Any] | None, kernel: bool
+) -> int:
     """The exit code of a command in a process of its own."""
     if (child := os.fork()) == 0:
         try:
-            victims.command(words, dict(os.environ), place, Accident(**accident) if accident else None, kernel)
+            victims.command(words, surroundings, Path(place), Accident(**accident) if accident else None, kernel)
         except SystemExit as error:
             sys.stdout.flush()
             os._exit(int(error.code or 0))
@@ -34,9 +36,9 @@ def command(place: Path, words: list[str], accident: dict[str, Any] | None, kern
 
 
 def main() -> None:
-    disk, place = Path(os.environ["OPSKIT_OUTPUTS"]), Path(sys.argv[1])
     for line in sys.stdin:
-        step, *words = json.loads(line)
+        step, place, *words = json.loads(line)
+        disk = Path(place)
         answer: Any = None
         if step == "mount":
             subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0777", "tmpfs", str(disk)], check=True)
@@ -45,7 +47,7 @@ def main() -> None:
                 subprocess.run(["umount", str(disk)], check=True)
             (disk / "filler").unlink(missing_ok=True)
         elif step == "run":
-            answer = command(place, *words)
+            answer = command(*words)
         elif step == "copy":
             shutil.copytree(words[0], disk, dirs_exist_ok=True)
         elif step == "journals":

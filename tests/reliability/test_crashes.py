@@ -13,29 +13,22 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scene import Said, Scene, results
+from scene import Said, Scene, quickly, results
 from support import Opskit, data
-from victims import DOUBTFUL, MOMENTS, OPENING, RESULT, SEALING, Accident
+from victims import DOUBTFUL, MOMENTS, OPENING, RESULT, SEALING, Accident, Put
 
 from opskit import archive, journal, record
-from opskit.actions import Action
+from opskit.actions import Action, Result, carry_out
+from opskit.errors import Refused
 from opskit.lock import is_attended
 
 Run = Callable[..., Said]
-
-
-def quickly(cases: Iterable[Any], *quick: Any) -> list[Any]:
-    """Cases for a parameter, of which all but these are for the exhaustive tests only."""
-    marked = [
-        (case if isinstance(case, tuple) else (case,), [] if case in quick else [pytest.mark.deep]) for case in cases
-    ]
-    return [pytest.param(*case, marks=marks) for case, marks in marked]
 
 
 SETTLED = ("done", "already so")
@@ -398,3 +391,51 @@ def test_a_lost_apply_that_was_taken_back_is_in_nobodys_way(
     scene.settle()
     assert run("apply", scene.plan(outputs, [last]).name).exit == 0
     assert opskit("verify").exit_code == 0
+
+
+# What the outside world does while nobody looks.
+
+
+class Late(Put):
+    """When it is tried, an earlier attempt has just had its effect."""
+
+    name = "test.late"
+
+    def do(self, services: Any, of: dict[str, Any], before: Any, key: str) -> None:
+        super().do(services, of, before, key)
+        raise Refused("it is not as it was")
+
+
+@pytest.mark.parametrize(("begun", "expected"), [(True, Result.DONE), (False, Result.ALREADY)])
+def test_an_attempt_that_takes_effect_late_is_not_forgotten(begun: bool, expected: Result, scene: Scene) -> None:
+    """It lands between our look and our own attempt: ours, if we had begun it; else somebody was quicker."""
+    action = scene.file(Late, "late")
+    log = journal.Journal(scene.files / "journal.jsonl")
+    if begun:
+        log.write("action.begun", action=action.id, key="k")
+    ((_, result, _),) = carry_out([action], None, log)
+    assert result is expected
+
+
+def test_a_plan_of_another_opskit_is_refused(scene: Scene, run: Run, outputs: Path) -> None:
+    unknown = replace(scene.file(Put, "a"), name="test.unheard_of")
+    planned = scene.plan(outputs, [scene.file(Put, "b"), unknown])
+    assert run("apply", planned.name, accident=Accident("after the intent")).exit == -9
+    scene.settle()
+    said = run("resume", "last")
+    assert said.exit == 4
+    assert "this opskit knows no test.unheard_of" in said.err
+    assert "Use opskit " in said.err
+
+
+def test_a_line_that_the_disk_takes_in_part_is_an_error_and_announces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, whole = journal.Journal(tmp_path / "journal.jsonl"), os.write
+    log.write("first")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda handle, raw: whole(handle, raw[:10]))
+        with pytest.raises(OSError, match="No space left"):
+            log.write("action.begun", action="a")
+    log.write("last")
+    assert [event["event"] for event in log.read()] == ["first", "last"]

@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 import pytest
 import scene as scenes
-from scene import Said, Scene, results
+from scene import Said, Scene, quickly, results
 from support import Opskit, data
-from victims import SEALING, Accident, Linger
+from victims import DISKS, SEALING, Accident, Linger
 
 from opskit import approval, archive, journal, record
 from opskit.actions import Action
@@ -221,6 +221,18 @@ def test_a_signal_ends_resume_and_undo_between_two_actions(
     assert (said.exit, said.data["outcome"]) == (0, "taken back")
 
 
+@pytest.mark.parametrize("moment", ["before the end", "before the seal", "before the history"])
+def test_a_signal_while_a_record_is_sealed_changes_nothing(
+    moment: str, scene: Scene, run: Run, opskit: Opskit, outputs: Path
+) -> None:
+    planned = scene.plan(outputs, scene.of("test.put"))
+    too_late = Accident(moment, "", ("asked to stop",))
+    assert run("apply", planned.name, accident=too_late).exit == 0
+    assert run("resume", "last", accident=too_late).exit == 0
+    sealed(outputs, "done and verified")
+    assert opskit("verify").exit_code == 0
+
+
 # Deadlines, and kernels that do not obey.
 
 ENDINGS = {
@@ -236,7 +248,7 @@ ENDINGS = {
 }
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", quickly(ENDINGS, "the whole run takes too long", "a step sleeps", "it hangs in C"))
 def test_time_is_limited(ending: str, scene: Scene, run: Run, outputs: Path) -> None:
     limits, cell, expected = ENDINGS[ending]
     scene.limit(grace_seconds=1, **limits)
@@ -277,26 +289,32 @@ NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 class Machine:
     """Where records lie on a small disk; see `small_disk`."""
 
-    def __init__(self, disk: Path, place: Path) -> None:
-        disk.mkdir()
-        place.mkdir()
-        self.place = place
-        command = [*NAMESPACE, sys.executable, str(Path(__file__).with_name("small_disk.py")), str(place)]
+    def __init__(self) -> None:
+        command = [*NAMESPACE, sys.executable, str(HERE / "small_disk.py")]
         surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent)))}
         self._process = subprocess.Popen(
             command, env=surroundings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._disk = self._place = Path()
+
+    def mount(self, disk: Path, place: Path) -> None:
+        """A new disk, and a place for what is said."""
+        disk.mkdir()
+        place.mkdir()
+        self._disk, self._place = disk, place
         self.step("mount")
 
-    def step(self, *words: Any) -> Any:
+    def step(self, name: str, *words: Any) -> Any:
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps(words) + "\n")
+        self._process.stdin.write(json.dumps([name, str(self._disk), *words]) + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
     def run(self, *words: object, accident: Accident | None = None, kernel: bool = False) -> Said:
-        code = self.step("run", [str(word) for word in words], asdict(accident) if accident else None, kernel)
-        said = Said(code, (self.place / "out").read_text(), (self.place / "err").read_text())
+        described = asdict(accident) if accident else None
+        place = self._place
+        code = self.step("run", dict(os.environ), str(place), [str(word) for word in words], described, kernel)
+        said = Said(code, (place / "out").read_text(), (place / "err").read_text())
         assert "Traceback" not in said.err + said.out, said.err
         return said
 
@@ -313,14 +331,22 @@ class Machine:
         self._process.stdout.close()
 
 
-@pytest.fixture
-def machine(scene: Scene, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+@pytest.fixture(scope="module")
+def another_machine() -> Iterator[Machine]:
     if subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True).returncode:
         pytest.skip("this machine allows no mount namespaces")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    found = Machine(outputs, tmp_path / "said")
+    found = Machine()
     yield found
     found.end()
+
+
+@pytest.fixture
+def machine(
+    another_machine: Machine, scene: Scene, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Machine:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    another_machine.mount(outputs, tmp_path / "said")
+    return another_machine
 
 
 def three(scene: Scene, machine: Machine, tmp_path: Path) -> tuple[str, list[Action]]:
@@ -352,8 +378,10 @@ def test_without_a_place_for_records_nothing_begins(disk: str, scene: Scene, mac
     assert machine.run("apply", planned).exit == 0
 
 
-@pytest.mark.parametrize("disk", ["full", "read-only"])
-@pytest.mark.parametrize("moment", ["before the intent", "in the action", "before the end", "before the seal"])
+REFUSALS = [(d, m) for d in DISKS for m in ("before the intent", "in the action", "before the end", "before the seal")]
+
+
+@pytest.mark.parametrize(("disk", "moment"), quickly(REFUSALS, REFUSALS[0], REFUSALS[3], REFUSALS[5]))
 def test_a_disk_that_refuses_in_an_apply(
     disk: str, moment: str, scene: Scene, machine: Machine, tmp_path: Path
 ) -> None:

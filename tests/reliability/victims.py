@@ -45,7 +45,10 @@ ACCIDENT, RUNNER = "OPSKIT_TEST_ACCIDENT", "OPSKIT_TEST_RUNNER"  # environment v
 
 @dataclass
 class Accident:
-    """At the `nth` time that this moment comes (of this action, if one is named), these processes are killed."""
+    """At the `nth` time that this moment comes (of this action, if one is named), this befalls these victims.
+
+    A process is killed: itself, the runner or its kernel. A disk becomes full or read-only.
+    """
 
     moment: str
     action: str = ""
@@ -66,7 +69,10 @@ class Accident:
                     DISKS[victim](Path(os.environ["OPSKIT_OUTPUTS"]))
                     continue
                 number = runner if victim == "runner" else os.getpid()
-                os.kill(number, signal.SIGSTOP if victim == "kernel asleep" else signal.SIGKILL)
+                os.kill(number, SIGNS.get(victim, signal.SIGKILL))
+
+
+SIGNS = {"kernel asleep": signal.SIGSTOP, "asked to stop": signal.SIGTERM}
 
 
 def fill(disk: Path) -> None:
