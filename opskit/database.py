@@ -210,9 +210,11 @@ def _try_lock(connection: psycopg.Connection[Row], holder: str) -> tuple[int, bo
 
 def _holder(connection: psycopg.Connection[Row]) -> str:
     """Who holds the lock, and since when."""
-    found = connection.execute(HOLDER, {"lock": LOCK}).fetchone() or {}
-    who = found.get("application_name") or "by a session that this role may not see"
-    return f"{who}, since {found['xact_start']:%Y-%m-%d %H:%M:%S} UTC" if found.get("xact_start") else who
+    found = connection.execute(HOLDER, {"lock": LOCK}).fetchone()
+    if found is None:
+        return "by somebody who has ended just now"
+    who = found["application_name"] or "by a session that this role may not see"
+    return f"{who}, since {found['xact_start']:%Y-%m-%d %H:%M:%S} UTC" if found["xact_start"] else who
 
 
 def _ours(error: psycopg.Error) -> ServiceError:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from support import TWO, Opskit, data, events, everything, held, keep
 
+from opskit import database as databases
 from opskit import lock
 from opskit.database import Database
 from opskit.errors import Refused
@@ -116,6 +117,12 @@ def test_idling_for_long_does_not_lose_it(
         time.sleep(1)
         monkeypatch.delenv("PGOPTIONS")
         assert database.holds_lock(found["backend"])
+
+
+def test_a_holder_that_has_ended_meanwhile_is_not_named(database: Database) -> None:
+    connection = database._connect("change")
+    assert databases._holder(connection) == "by somebody who has ended just now"
+    connection.close()
 
 
 def test_no_snapshot_is_kept_that_would_hinder_vacuum(standing: Sandbox, database: Database, outputs: Path) -> None:

@@ -127,6 +127,7 @@ from opskit.actions import Change
 
 class Cut(Change):
     name, title = "test.cut", "Cut the session that holds the lock"
+    settles = 20.0
 
     def look(self, services, of):
         return services.database.holds_lock(run.about.get("lock", {}).get("backend", 0))
