@@ -23,7 +23,8 @@ class Interrupted(KeyboardInterrupt):
 class Permit:
     """Asked before each action. `lock` is what `lock.alone` gave; None where there is nothing to hold."""
 
-    def __init__(self, lock: Mapping[str, Any] | None, database: Database) -> None:
+    def __init__(self, lock: Mapping[str, Any] | None, database: Database, patient: bool = False) -> None:
+        self._patient = patient  # it is a runner that asks, perhaps repeatedly; a person who asks twice means it
         self._lock = lock or {}
         self._database = database
         self._asked_to_stop = False
@@ -52,8 +53,8 @@ class Permit:
             raise Refused("the lock on the environment was lost, so no more was done.", "Next: opskit resume last")
 
     def stop(self, sign: int, frame: FrameType | None) -> None:
-        """A signal's handler: the first lets the action in flight finish, the second does not."""
-        if self._asked_to_stop:
+        """A signal's handler: the first lets the action in flight finish, a person's second does not."""
+        if self._asked_to_stop and not self._patient:
             raise KeyboardInterrupt
         self._asked_to_stop = True
 
@@ -79,8 +80,8 @@ def _handled_by(handler: Any) -> Iterator[None]:
 
 
 @contextmanager
-def permit(lock: Mapping[str, Any] | None, database: Database) -> Iterator[Permit]:
+def permit(lock: Mapping[str, Any] | None, database: Database, patient: bool = False) -> Iterator[Permit]:
     """A permit that hears the signals of this process, while it lasts."""
-    found = Permit(lock, database)
+    found = Permit(lock, database, patient)
     with _handled_by(found.stop):
         yield found

@@ -193,7 +193,7 @@ class Run:
             return
         self.plan.save(self.folder / "proposed.json")
         self._show_difference(approved)
-        with permit(self.about.get("lock"), self._services.database) as may_begin:
+        with permit(self.about.get("lock"), self._services.database, patient=True) as may_begin:
             for action, result, why in actions.carry_out(approved.actions, self._services, self.journal, may_begin):
                 print(f"{result}: {action.title}{f' ({why})' if why else ''}", flush=True)  # noqa: T201  # as it goes
 

@@ -48,6 +48,7 @@ from opskit.redaction import Redactor, each, redactor
 from opskit.scrub import redact_files
 from opskit.spelling import sound
 
+AGAIN = 3.0  # seconds; an interrupt that comes just before a kernel executes, or just after, is lost on it
 Progress = Callable[[str, int, int], None]  # cell id, its number, how many there are
 Secrets = Mapping[str, Mapping[str, str]]
 
@@ -254,6 +255,7 @@ class Ending:
         self._started = self._busy = False  # the kernel; it hears an interrupt only while it executes
         self._grace = session.limits.grace_seconds
         self._timer: asyncio.TimerHandle | None = None
+        self._again: asyncio.TimerHandle | None = None
 
     def sign_of_life(self, cell: str = "") -> None:
         self._cell = cell or self._cell
@@ -283,8 +285,9 @@ class Ending:
     def over(self) -> None:
         """The notebook has ended; what comes now comes too late."""
         self._over = True
-        if self._timer:
-            self._timer.cancel()
+        for timer in (self._timer, self._again):
+            if timer:
+                timer.cancel()
 
     def unwatch(self) -> None:
         self.over()
@@ -320,7 +323,9 @@ class Ending:
 
     def _interrupt(self) -> None:
         kernel: Any = self._client.km
-        self._interrupting = self._loop.create_task(kernel.interrupt_kernel())
+        if kernel:
+            self._interrupting = self._loop.create_task(kernel.interrupt_kernel())
+            self._again = self._loop.call_later(AGAIN, self._interrupt)
 
     def _kill(self) -> None:
         self.why += "; the kernel had to be killed"
