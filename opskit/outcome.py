@@ -32,7 +32,7 @@ class Outcome(StrEnum):
     ERROR = "error"
     LOST = "lost"
     INTERRUPTED = "interrupted"
-    CUT_SHORT = "interrupted, partly applied"
+    CUT_SHORT = "interrupted midway"
     PLANNED = "plan awaits approval"
     REFUSED = "refused"
     PARTLY = "partly applied"

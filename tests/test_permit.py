@@ -223,7 +223,7 @@ def test_an_apply_that_is_asked_to_stop_ends_between_two_actions(
         process.send_signal(signal.SIGTERM)
         said, trouble = process.communicate(timeout=60)
     assert process.returncode == 5, said + trouble
-    assert "interrupted, partly applied: 1 of 2 actions" in said
+    assert "interrupted midway: 1 of 2 actions" in said
     assert "SIGTERM came" in said
     resumed = opskit("resume", "last", "--json")
     assert (resumed.exit_code, data(resumed)["outcome"]) == (0, "done and verified"), resumed.output

@@ -155,9 +155,9 @@ def test_a_signal_lets_the_action_in_flight_finish(
     wait_for(lambda: lingers(scene), process)
     os.kill(process.pid, sign)
     said = scenes.end(process, tmp_path / "said")
-    assert (said.exit, said.data["outcome"]) == (5, "interrupted, partly applied")
+    assert (said.exit, said.data["outcome"]) == (5, "interrupted midway")
     assert results(newest(outputs)) == {first: "done", slow: "done"}  # the third was not begun
-    sealed(outputs, "interrupted, partly applied")
+    sealed(outputs, "interrupted midway")
     scene.settle()
     said = run("resume", "last", "--json")
     assert (said.exit, said.data["outcome"]) == (0, "done and verified")
@@ -202,9 +202,9 @@ def test_a_signal_ends_resume_and_undo_between_two_actions(
     wait_for(lambda: lingers(scene), process)
     os.kill(process.pid, sign)
     said = scenes.end(process, tmp_path / "said")
-    assert (said.exit, said.data["outcome"]) == (5, "interrupted, partly applied")
+    assert (said.exit, said.data["outcome"]) == (5, "interrupted midway")
     assert results(newest(outputs)) == {first: "done", slow: "done"}
-    sealed(outputs, "interrupted, partly applied")
+    sealed(outputs, "interrupted midway")
     assert run("resume", "last").exit == 0
 
     (scene.files / "slow.lingers").unlink()
@@ -213,9 +213,9 @@ def test_a_signal_ends_resume_and_undo_between_two_actions(
     wait_for(lambda: lingers(scene), process)
     os.kill(process.pid, sign)
     said = scenes.end(process, tmp_path / "said")
-    assert (said.exit, said.data["outcome"]) == (5, "interrupted, partly applied")
+    assert (said.exit, said.data["outcome"]) == (5, "interrupted midway")
     assert [(scene.files / name).exists() for name in ("a", "slow", "b")] == [True, False, False]
-    sealed(outputs, "interrupted, partly applied")
+    sealed(outputs, "interrupted midway")
     monkeypatch.setenv("OPSKIT_TEST_LINGER", "0")
     said = run("undo", "last", "--type", typed, "--json")
     assert (said.exit, said.data["outcome"]) == (0, "taken back")
