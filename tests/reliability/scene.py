@@ -279,6 +279,7 @@ class Scene:
         archive.seal(folder)
         word = approval.approve(found, "ana", f"{self.name} {len(found)}", max_actions=25)
         word.save(archive.Archive(outputs).approval(folder))
+        archive.keep(folder, "approved by ana")
         return folder
 
 

@@ -45,7 +45,7 @@ class Tally:
         happened, said = scene.done(), results(final)
         invisible = ("profiles.look_again",)
         claimed = {a.id: said.get(a.id) for a in scene.actions if a.name not in invisible}
-        stopped = [n for n, a in enumerate(scene.actions) if said.get(a.id) == "begun"]
+        stopped = [n for n, a in enumerate(scene.actions) if said.get(a.id) in ("begun", "fate unknown")]
         reached = scene.actions[: stopped[0]] if stopped else scene.actions
         found = {
             "crashes": crashes,
