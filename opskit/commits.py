@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from opskit.errors import OpskitError
 from opskit.provenance import operator
 
 MAIN = "refs/heads/main"
+STALE = 60.0  # seconds for which git would never hold a lock of its own in an archive
 BEGINNING = {"NAME": "opskit", "EMAIL": "opskit@localhost", "DATE": "2026-01-01T00:00:00Z"}
 # Somebody's own settings must not change what is kept: no line endings converted, no filters, no hooks.
 # Nor may an archive that somebody sent: no program of its choice is started, no commit passed off as another.
@@ -195,6 +197,9 @@ def _alone(outputs: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "history").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        for left in (outputs / ".git" / "index.lock", outputs / ".git" / f"{MAIN}.lock"):
+            if left.exists() and time.time() - left.stat().st_mtime > STALE:  # by a git that was killed
+                left.unlink(missing_ok=True)
         yield
 
 

@@ -35,6 +35,7 @@ class Journal:
         entry = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
         line = json.dumps(self.redactor.tree(entry | plain(data)), ensure_ascii=False, allow_nan=False) + "\n"
         raw = line.encode(errors="backslashreplace")  # half a surrogate pair stays JSON
+        is_new = not self.path.exists()
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             if torn(self.path):
@@ -44,9 +45,20 @@ class Journal:
             os.fsync(handle)
         finally:
             os.close(handle)
+        if is_new:  # that there is such a file is known to its folder alone
+            keep_names(self.path.parent)
 
     def read(self) -> list[Event]:
         return list(read(self.path))
+
+
+def keep_names(folder: Path) -> None:
+    """Return only when the disk has the names of the files in a folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def torn(path: Path) -> bool:

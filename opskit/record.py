@@ -18,6 +18,7 @@ from typing import Any
 
 from opskit import signatures
 from opskit.errors import BadInput, Refused
+from opskit.journal import keep_names
 
 FORMAT = 2  # of the manifest
 SMALLEST = 1 << 20  # bytes that a record needs; with less room nothing is begun
@@ -68,11 +69,7 @@ def write(path: Path, text: str) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    keep_names(path.parent)
 
 
 def seal(folder: Path, by: str) -> str:

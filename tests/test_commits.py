@@ -322,3 +322,13 @@ def test_only_what_is_private_may_be_purged(outputs: Path) -> None:
     record.seal(folder, "ana")
     (folder / "evidence.csv").unlink()
     assert wrong(folder) == ("removed: evidence.csv",)
+
+
+def test_what_a_killed_git_left_behind_stops_nobody(outputs: Path) -> None:
+    sealed(outputs)
+    for name in ("refs/heads/main.lock", "index.lock"):
+        left = outputs / ".git" / name
+        left.write_text("")
+        os.utime(left, (0, 0))
+    sealed(outputs)
+    assert len(commits.records(outputs)) == 2
