@@ -17,7 +17,7 @@ import nbformat
 
 from opskit import archive, environment, record, runner
 from opskit.errors import BadInput, Refused
-from opskit.journal import Journal
+from opskit.journal import Journal, read
 from opskit.lock import is_attended
 from opskit.outcome import Outcome
 from opskit.redaction import redactor
@@ -35,6 +35,8 @@ def adopt(notebook: Path, outputs: Path, root: Path) -> tuple[Path, Outcome]:
     if is_attended(folder):
         raise Refused(f"{folder.name} is still under way.", "Save the notebook, shut its kernel down, and repeat this.")
     about = archive.about(folder)
+    if any(event["event"] == "run.accepted" for event in read(folder / record.JOURNAL)):
+        raise Refused(f"{folder.name} was not run by hand.", f"Next: opskit seal {folder.name}")
     target = environment.load(about["environment"], root)
     known = redactor({"read": environment.resolve(target, "read")}, environment.standing(target))
     journal = Journal(folder / record.JOURNAL, known)

@@ -150,6 +150,8 @@ def require(approval: Approval | None, plan: Plan, now_for: dict[str, Any], run:
         raise Refused("this plan is not approved.", f"Next: opskit approve {run}")
     if approval.plan != plan.digest or approval.environment != plan.made_for["environment"]:
         raise Refused("the approval is for another plan; this one was changed after it.", f"Next: opskit approve {run}")
+    if (approval.actions, approval.removals) != (len(plan), len(plan.removals)):
+        raise Refused("the approval counts other actions than the plan has.", f"Next: opskit approve {run}")
     now = datetime.now(UTC)
     if datetime.fromisoformat(approval.expires) < now:
         raise Refused(f"the approval expired at {approval.expires}.", "Run the runbook again and approve its new plan.")

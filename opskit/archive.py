@@ -17,6 +17,7 @@ from opskit.outcome import Outcome
 REHEARSALS = ("drill-", "demo-")  # incidents that are not
 BEGINNINGS = ("action.begun", "action.ended", "undo.begun")  # with which a run begins to act
 LEEWAY = timedelta(minutes=1)  # by which clocks may differ
+FOLLOWING = ("applies", "resumes", "undoes")  # how a run follows another
 UNDER_WAY, UNSEALED = "under way", "unsealed"  # of runs that nobody has classified yet
 
 
@@ -119,6 +120,8 @@ def keep(folder: Path, message: str) -> None:
 
     Where that fails, they stand, and `verify` says so.
     """
+    if folder.parents[1].resolve() != provenance.outputs(provenance.find_root()).resolve():
+        return  # a record from elsewhere: its surroundings are not our archive
     sealed, approvals = (folder / record.MANIFEST).exists(), folder.parent / "approvals"
     with suppress(OpskitError, OSError):
         kept = [place for place, there in ((folder, sealed), (approvals, approvals.is_dir())) if there]
@@ -157,7 +160,8 @@ def summary(folder: Path) -> dict[str, Any]:
         "done": len({e["action"] for e in results if e["result"] in ("done", "already so")}),
         "sealed": (folder / record.MANIFEST).exists(),
         "signed": (folder / record.SIGNATURE).exists(),
-        "follows": {how: head[how] for how in ("applies", "resumes", "undoes") if how in head},
+        "follows": {how: head[how] for how in FOLLOWING if how in head},
+        "taken_back": sum(e["event"] == "undo.ended" and e["result"] == "done" for e in events),
         "break_glass": glass(folder),
         "folder": str(folder),
     }
@@ -186,6 +190,11 @@ def mentions(folder: Path, text: str) -> list[str]:
         for path in files
         if path.suffix != ".sig" and wanted in path.read_text(encoding="utf-8", errors="replace").casefold()
     ]
+
+
+def follows(folder: Path) -> bool:
+    """Whether a run carried out, finished or took back what another one planned."""
+    return any(how in about(folder) for how in FOLLOWING)
 
 
 def glass(folder: Path) -> str:

@@ -32,8 +32,10 @@ BEGINNING = {"NAME": "opskit", "EMAIL": "opskit@localhost", "DATE": "2026-01-01T
 # Nor may an archive that somebody sent: no program of its choice is started, no commit passed off as another.
 SETTINGS = (
     "core.autocrlf=false", "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.fsync=all", "gc.auto=0",
-    "protocol.allow=never", "safe.directory=*",
+    "protocol.allow=never", "safe.directory=*", "log.showSignature=false", "gpg.program=false",
+    "gpg.ssh.program=false", "core.alternateRefsCommand=false", "diff.external=false",
 )  # fmt: skip
+PROGRAMS = r"^(include|extensions\.partialclone|remote\..*\.(promisor|partialclonefilter)|protocol\.)"
 NOBODYS = {
     "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_GRAFT_FILE": os.devnull,
@@ -120,6 +122,8 @@ def trouble(outputs: Path) -> list[str]:
     """What is wrong with the history itself: gone, damaged, rewritten, or rolled back."""
     if not head(outputs):
         return ["the archive's history is gone"] if _anchor(outputs).is_file() else []
+    if (asked := _run(outputs, "config", "--local", "--get-regexp", PROGRAMS)).stdout.strip():
+        return [f"its .git/config asks git to fetch or to run something, so it was not read: {asked.stdout.split()[0]}"]
     found = []
     if (outputs / ".git" / "HEAD").read_text(errors="replace") != f"ref: {MAIN}\n":
         found.append("the archive is not on its branch main, so git shows something else")
@@ -128,7 +132,16 @@ def trouble(outputs: Path) -> list[str]:
         found.append(f"the archive's history is damaged: {(check.stdout + check.stderr).strip().splitlines()[0]}")
     if _git(outputs, "rev-parse", "--is-shallow-repository") == "true":
         found.append("the archive's history is cut short: fetch all of it")
-    every = ("--diff-merges=separate", "--diff-filter=MDT", "--no-renames", "--name-status", "--format=", "-z")
+    every = (
+        "--no-show-signature",
+        "--no-ext-diff",
+        "--diff-merges=separate",
+        "--diff-filter=MDT",
+        "--no-renames",
+        "--name-status",
+        "--format=",
+        "-z",
+    )
     told = [part.strip() for part in _run(outputs, "log", *every, MAIN).stdout.split("\0") if part.strip()]
     for how, name in sorted(set(zip(told[::2], told[1::2], strict=True))):
         if how != "M" or "/approvals/" not in name:  # a plan may be approved again

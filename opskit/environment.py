@@ -219,13 +219,18 @@ def standing(environment: Environment) -> dict[str, dict[str, str]]:
     return {access: {k: v for k, v in some.items() if len(v) >= SHORTEST} for access, some in found.items()}
 
 
+def known(root: Path) -> list[Environment]:
+    """Every environment that the repository names and that can be read."""
+    found = []
+    for path in sorted(places(root)[0].glob("*.yaml")):
+        with suppress(BadInput):  # a broken file is told to whoever asks for it
+            found.append(_read(path))
+    return found
+
+
 def all_variables(root: Path) -> set[str]:
     """The same of every environment that the repository names: a kernel needs none of their secrets either."""
-    found: set[str] = set()
-    for path in places(root)[0].glob("*.yaml"):
-        with suppress(BadInput):  # a broken file is told to whoever asks for it
-            found |= variables(_read(path))
-    return found
+    return {name for target in known(root) for name in variables(target)}
 
 
 def variables(environment: Environment) -> set[str]:

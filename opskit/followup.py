@@ -19,6 +19,7 @@ from opskit.lock import Lock, attended
 from opskit.outcome import Outcome, classify
 from opskit.permit import Permit, permit, undisturbed
 from opskit.redaction import redactor
+from opskit.scrub import redact_files
 from opskit.services import Secrets, Services, connect, pins
 
 Tell = Callable[[Action, Result, str], None]
@@ -86,6 +87,8 @@ def _record(
             log.write("refused", why=error.message)
             outcome = _cut(relation, log, archive.approved(new), Outcome.REFUSED)
         with undisturbed():
+            if found := redact_files(new, log.redactor):
+                log.write("redacted", files=found)
             log.write("run.ended", outcome=outcome, exit=outcome.exit)
             archive.seal(new)
     return new, outcome

@@ -60,9 +60,10 @@ def check_writable(outputs: Path) -> None:
 
 def write(path: Path, text: str) -> None:
     """Replace a file as a whole: a crash or a full disk leaves the old one, never half of the new."""
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)  # of a process that died; or a link that would lead us elsewhere
     try:
-        with part.open("w", encoding="utf-8") as file:
+        with part.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -79,7 +79,7 @@ class Runbook:
 def load(name: str, root: Path) -> Runbook:
     """The runbook of that name. Raises BadInput listing the ones there are."""
     path = root / "notebooks" / f"{name}.ipynb"
-    if not path.is_file():
+    if path.parent != root / "notebooks" or not path.is_file():
         known = ", ".join(p.stem for p in sorted((root / "notebooks").glob("*.ipynb")))
         raise BadInput(f"there is no runbook {name!r}.", f"There are: {known}.")
     try:

@@ -100,6 +100,16 @@ def _ssh(arguments: list[str], text: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+def public_key(signature: str) -> bytes:
+    """The key that made a signature, as it stands in it; empty where it is none."""
+    try:
+        raw = base64.b64decode("".join(signature.splitlines()[1:-1]))
+        size = int.from_bytes(raw[10:14])  # after `SSHSIG` and the version
+        return raw[14 : 14 + size]
+    except (ValueError, IndexError):
+        return b""
+
+
 def _is_canonical(signature: str) -> bool:
     lines = signature.splitlines()
     try:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import Result
 
 from opskit import archive, environment, journal, lock, provenance, record, services
@@ -125,7 +126,9 @@ def sealed(outputs: Path, incident: str = "INC-1", run: str = "", by: str = "ana
         path = folder / name
         path.parent.mkdir(mode=0o700, exist_ok=True)
         path.write_text(text)
-    archive.seal(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPSKIT_OUTPUTS", str(outputs))  # only its own archive takes a record
+        archive.seal(folder)
     return folder
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from opskit import archive as records
 from opskit import commits, journal, plan, record
 from opskit.commands.answering import Reply, allowed, archive, outputs, root, verb
-from opskit.commands.runs import ended
+from opskit.commands.runs import ended, to_finish
 from opskit.errors import BadInput, Refused
 from opskit.lock import is_attended
 from opskit.outcome import Exit, Outcome
@@ -98,7 +98,7 @@ def show(run: str) -> Reply:
     lines += ["", *(f"why: {why}" for why in records.reasons(folder))]
     lines += [f"Record: {folder}"]
     if found["outcome"] == Outcome.LOST:
-        lines += [f"Its process died. Next: opskit {'resume' if approved else 'seal'} {folder.name}"]
+        lines += [f"Its process died. Next: {to_finish(folder) if approved else f'opskit seal {folder.name}'}"]
     return Reply(found, "\n".join(lines))
 
 

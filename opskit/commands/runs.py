@@ -11,7 +11,7 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
-from opskit import approval, environment, followup, parameters, plan, provenance, record, runbooks
+from opskit import approval, environment, followup, parameters, plan, provenance, record, runbooks, signatures
 from opskit import archive as records
 from opskit.actions import Action, Result
 from opskit.commands import answering
@@ -54,9 +54,10 @@ def look(runbook: str, given: dict[str, Any]) -> tuple[Path, Outcome]:
     target = environment.load(checked.get("environment") or "sandbox", root())
     secrets = {"read": environment.resolve(target, "read")}
     refuse_secrets({**given, **checked}, redactor(secrets, environment.standing(target)))
+    refuse_secrets({**given, **checked}, _every_secret())
     record.check_writable(outputs())
     for lost in archive().lost(checked.get("incident") or ""):
-        answering.people.print(f"{lost.name}, of this incident, was lost on the way: {_to_finish(lost)}")
+        answering.people.print(f"{lost.name}, of this incident, was lost on the way: {to_finish(lost)}")
     return _execute(provenance.describe(runbook, root(), checked), target, secrets)
 
 
@@ -84,7 +85,7 @@ def show_plan(run: str, export: Path | None) -> Reply:
     if export:
         _export(proposed, export)
         text += f"\n\nWritten to {export}. There: opskit approve {export}"
-    elif proposed.actions:
+    elif proposed.actions and not records.follows(folder):
         text += f"\n\nNext: {_approving(folder.name, len(proposed.removals))}"
     return Reply({"run": folder.name, "digest": proposed.digest, **proposed.data()}, text)
 
@@ -110,9 +111,10 @@ def approve(plan_of: str, with_removals: bool, typed: str | None, break_glass: s
     FILE is a plan that `opskit plan RUN --export FILE` wrote elsewhere; the answer is an approval to paste there.
     """
     folder = None if Path(plan_of).is_file() else archive().find(plan_of)
-    proposed = plan.load(Path(plan_of) if folder is None else folder / "plan.json")
+    proposed = plan.load(Path(plan_of)) if folder is None else _proposed(folder)
     made_for, approver = proposed.made_for, provenance.operator()
     target = environment.load(made_for["environment"], root())
+    refuse_secrets({"break-glass": break_glass}, _every_secret())
     if target.production and approver == made_for["operator"] and not break_glass:
         raise Refused(
             f"{approver} ran this runbook; in production another person approves.",
@@ -130,6 +132,8 @@ def approve(plan_of: str, with_removals: bool, typed: str | None, break_glass: s
     if folder is None:
         text += f"on the other machine, opskit apply {made_for['run']} --approval '{word.token}'"
     elif _countersigns(word, folder):
+        approval.require_signer(word, allowed(), made_for["operator"], production=target.production)
+        _two_people(word, folder, target)
         word.save(records.countersignature(folder.parent, word.plan))
         records.keep(archive().following(folder, "applies")[0], "countersigned")
         text = f"Countersigned {signed}."
@@ -143,9 +147,10 @@ def approve(plan_of: str, with_removals: bool, typed: str | None, break_glass: s
 
 def _countersigns(word: approval.Approval, folder: Path) -> bool:
     """Whether it is the second person's word for what one person approved alone and carried out."""
-    first = approval.load(archive().approval(folder))
+    applied = archive().following(folder, "applies")
+    first = approval.load(applied[0] / "approval.json") if applied else None
     alone = first is not None and bool(first.break_glass) and first.approver != word.approver
-    return alone and not word.break_glass and bool(archive().following(folder, "applies"))
+    return alone and not word.break_glass
 
 
 def _ask(expected: str, purpose: str, shown: str) -> str:
@@ -176,7 +181,7 @@ def apply(run: str, given: str | None, rate: float | None, no_lock: str) -> Repl
     folder = archive().find(run)
     if given:
         word = approval.from_anywhere(given)
-        approval.require(word, plan.load(folder / "plan.json"), {}, folder.name)
+        _may_apply(folder, word)
         word.save(archive().approval(folder))
         records.keep(folder, f"approved by {word.approver}")
     return ended(*carry_out(folder, rate, no_lock))
@@ -184,23 +189,57 @@ def apply(run: str, given: str | None, rate: float | None, no_lock: str) -> Repl
 
 def carry_out(folder: Path, rate: float | None = None, no_lock: str = "") -> tuple[Path, Outcome]:
     """Apply the approved plan of a sealed run. Raises Refused where anything it rests on has changed."""
-    approved, head = plan.load(folder / "plan.json"), records.about(folder)
+    target = environment.load(records.about(folder)["environment"], root())
+    _may_apply(folder, approval.load(archive().approval(folder)))
+    with _alone(target, "apply", no_lock) as (secrets, lock):
+        # Once more, now that nobody else changes anything: waiting for secrets and lock took its time.
+        approved, word = _may_apply(folder, approval.load(archive().approval(folder)))
+        head = records.about(folder)
+        about = provenance.describe(head["runbook"], root(), head["parameters"])
+        about |= {"incident": head["incident"], "applies": head["run"], "rate": rate, "lock": lock}
+        return _execute(about, target, secrets, (approved, word))
+
+
+def _may_apply(folder: Path, word: approval.Approval | None) -> tuple[plan.Plan, approval.Approval]:
+    """The plan of a run and the word for it. Raises Refused where it may not be carried out now."""
+    approved, head = _proposed(folder), records.about(folder)
     if other := next(iter(archive().following(folder, "applies")), None):
         raise Refused(
             f"{other.name} has carried out this plan already.", f"Next: opskit resume {other.name}, or look again."
         )
     if lost := archive().lost(head["incident"]):
-        raise Refused(f"{lost[0].name}, of this incident, was lost on the way.", f"Next: {_to_finish(lost[0])}")
+        raise Refused(f"{lost[0].name}, of this incident, was lost on the way.", f"Next: {to_finish(lost[0])}")
     target = environment.load(head["environment"], root())
     if trouble := record.verify(folder, allowed()).wrong:
         raise Refused(f"the record of {folder.name} is not as it was sealed: {'; '.join(trouble)}.", "Run it again.")
     about = provenance.describe(head["runbook"], root(), head["parameters"])
-    about |= {"incident": head["incident"], "applies": head["run"], "rate": rate}
     now_for = {"notebook": about["notebook"], "opskit": about["opskit"], "target": target.digest}
-    word = approval.require(approval.load(archive().approval(folder)), approved, now_for, folder.name)
-    approval.require_signer(word, allowed(), head["operator"], production=target.production)
-    with _alone(target, "apply", no_lock) as (secrets, lock):
-        return _execute(about | {"lock": lock}, target, secrets, (approved, word))
+    found = approval.require(word, approved, now_for, folder.name)
+    approval.require_signer(found, allowed(), head["operator"], production=target.production)
+    _two_people(found, folder, target)
+    return approved, found
+
+
+def _two_people(word: approval.Approval, folder: Path, target: Environment) -> None:
+    """In production another person approves: another name is not enough where it is the same key."""
+    sealed = folder / record.SIGNATURE
+    if not (target.production and word.signature and not word.break_glass and sealed.exists()):
+        return
+    own = signatures.public_key(sealed.read_text(encoding="utf-8"))
+    if own and own == signatures.public_key(word.signature):
+        raise Refused(
+            f"{word.approver} approved with the key that signed the run: in production another person approves.",
+            "Let a colleague approve with a key of their own; or, if nobody can be reached: --break-glass REASON.",
+        )
+
+
+def _proposed(folder: Path) -> plan.Plan:
+    """The plan of a run that looked. Raises Refused for one that followed up: what it did is not to be done again."""
+    if records.follows(folder):
+        raise Refused(
+            f"{folder.name} carried out a plan itself; it is not applied again.", f"Next: {to_finish(folder)}"
+        )
+    return plan.load(folder / "plan.json")
 
 
 @click.command()
@@ -220,6 +259,9 @@ def resume(run: str, no_lock: str) -> Reply:
     target = environment.load(records.about(folder)["environment"], root())
     followup.applied_plan(folder, target)
     with _alone(target, "resume", no_lock) as (secrets, lock):
+        _intact(folder)  # once more, now that nobody else changes anything
+        if archive().following(folder, "undoes"):
+            raise Refused(f"{folder.name} was taken back meanwhile.", "Run the runbook again.")
         return ended(*followup.resume(folder, target, secrets, outputs(), _tell, lock))
 
 
@@ -244,6 +286,9 @@ def undo(run: str, typed: str | None, no_lock: str) -> Reply:
     if " ".join(typed.split()) != expected:
         raise Refused(f"nothing was taken back: {typed!r} is not {expected!r}.", f"Type {expected!r}.")
     with _alone(target, "undo", no_lock) as (secrets, lock):
+        _intact(folder)  # once more, now that nobody else changes anything
+        if archive().taken_back(folder) or len(followup.standing(folder)) != len(changes):
+            raise Refused(f"{folder.name} was resumed or taken back meanwhile.", "Next: opskit history")
         return ended(*followup.undo(folder, target, secrets, outputs(), _tell_back, lock))
 
 
@@ -258,9 +303,14 @@ def _intact(folder: Path) -> Path:
     return folder
 
 
-def _to_finish(lost: Path) -> str:
+def to_finish(lost: Path) -> str:
     undone = records.about(lost).get("undoes")
     return f"opskit undo {undone}" if undone else f"opskit resume {lost.name}"
+
+
+def _every_secret() -> Redactor:
+    """Of all environments that the repository names, as far as this process holds their secrets."""
+    return redactor(*(environment.standing(target) for target in environment.known(root())))
 
 
 @contextmanager
@@ -268,6 +318,7 @@ def _alone(target: Environment, purpose: str, no_lock: str) -> Iterator[tuple[Se
     """The secrets for changing an environment, while nobody else changes it."""
     record.check_writable(outputs())
     secrets = {"read": environment.resolve(target, "read"), "change": environment.resolve(target, "change")}
+    refuse_secrets({"no-lock": no_lock}, redactor(secrets, environment.standing(target)))
     database = connect(target, secrets, f"opskit/{purpose}").database
     with alone(target.name, database, outputs(), purpose, no_lock) as lock:
         yield secrets, lock
@@ -315,6 +366,8 @@ def ended(folder: Path, outcome: Outcome) -> Reply:
     what = ", ".join(found["causes"]) or found["runbook"]
     if records.approved(folder) is not None:  # what it found is beside the point: what became of the plan is not
         what = f"{found['done']} of {found['actions']} actions"
+    if "undoes" in found["follows"]:
+        what = f"{found['taken_back']} changes of {found['follows']['undoes']} taken back"
     lines = [f"{outcome}: {what}" if what != outcome else str(outcome)]
     if outcome is Outcome.PLANNED:
         lines += [f"{found['actions']} actions planned. Next: opskit plan {found['run']}"]
@@ -325,7 +378,7 @@ def ended(folder: Path, outcome: Outcome) -> Reply:
         lines += ["Next: the Escalation section of the record says whom to call."]
     if outcome in (Outcome.PARTLY, Outcome.CUT_SHORT, Outcome.FATE_UNKNOWN):
         lines += [f"Waits for a person: {title}" for title in followup.waiting(folder)]
-        lines += [f"Next: opskit show {found['run']}, then opskit resume {found['run']}"]
+        lines += [f"Next: opskit show {found['run']}, then {to_finish(folder)}"]
     lines += [f"Why: {why}" for why in records.reasons(folder)]
     if (last := archive().ahead()) is not None:
         lines += [f"The clock went back: `last` means {last.name}, which is still to come. Name runs by their ids."]
