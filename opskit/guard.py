@@ -19,7 +19,7 @@ from opskit.spelling import sound
 MOST = 1_000_000
 EACH = 200  # what a message costs beside its text, in the notebook's JSON
 LONGEST_ERROR = 100_000  # characters of one part of an error, which is never left out
-PAUSE = 0.5  # seconds before the notice: what comes faster than it is heard is lost on the way, and this must not be
+PAUSE = 2.0  # seconds before the notice: what comes faster than it is heard is lost on the way, and this must not be
 CUT = f"… output cut here: one step may show {MOST:,} characters. It goes on; what it says from here on is not kept."
 
 Origin = dict[str, Any]  # where a message goes, and in whose name

@@ -111,7 +111,8 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def a_run(folder: Path, **parameters: Any) -> run.Run:
-    about = {key: key for key in ("runbook", "notebook", "opskit", "environment", "parameters", "incident")}
+    keys = ("run", "operator", "runbook", "notebook", "opskit", "environment", "parameters", "incident")
+    about = {key: key for key in keys}
     given: Any = SimpleNamespace(**parameters)
     target: Any = SimpleNamespace(digest="sha256:0")
     services: Any = None

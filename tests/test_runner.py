@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from opskit import record
+from opskit.environment import Limits
 from opskit.journal import Journal
 from opskit.redaction import Redactor
 from opskit.runner import Session, across_outputs, save
@@ -61,9 +62,8 @@ def test_a_secret_over_several_outputs_is_not_readable(outputs: list[Any], tmp_p
 
 def kept(outputs: list[Any], folder: Path) -> list[Any]:
     """The outputs of a cell as they come to lie in the record."""
-    session = Session(
-        folder, Journal(folder / "journal.jsonl", redactor), redactor, {}, folder, folder, lambda *_: None
-    )
+    journal = Journal(folder / "journal.jsonl", redactor)
+    session = Session(folder, journal, redactor, {}, folder, folder, lambda *_: None, Limits())
     save(new_notebook(cells=[new_code_cell("1", outputs=outputs)]), session)
     nb = nbformat.read(folder / record.NOTEBOOK, as_version=4)
     nbformat.validate(nb)

@@ -35,4 +35,4 @@ def test_a_flood_is_cut_and_the_run_goes_on(opskit: Opskit, standing: Sandbox, r
     assert "after the flood" in said["cell-2"]
     events = [(e["event"], e.get("cell"), e.get("status")) for e in journal.read(folder / record.JOURNAL)]
     assert ("cell.ended", "cell-1", "ok") in events
-    assert record.verify(folder) == []
+    assert record.verify(folder).wrong == ()
