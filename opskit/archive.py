@@ -120,8 +120,6 @@ def keep(folder: Path, message: str) -> None:
 
     Where that fails, they stand, and `verify` says so.
     """
-    if folder.parents[1].resolve() != provenance.outputs(provenance.find_root()).resolve():
-        return  # a record from elsewhere: its surroundings are not our archive
     sealed, approvals = (folder / record.MANIFEST).exists(), folder.parent / "approvals"
     with suppress(OpskitError, OSError):
         kept = [place for place, there in ((folder, sealed), (approvals, approvals.is_dir())) if there]

@@ -26,6 +26,7 @@ from opskit.errors import OpskitError
 from opskit.provenance import operator
 
 MAIN = "refs/heads/main"
+BEGINS = "An archive begins"
 STALE = 60.0  # seconds for which git would never hold a lock of its own in an archive
 BEGINNING = {"NAME": "opskit", "EMAIL": "opskit@localhost", "DATE": "2026-01-01T00:00:00Z"}
 # Somebody's own settings must not change what is kept: no line endings converted, no filters, no hooks.
@@ -49,6 +50,7 @@ def commit(outputs: Path, folders: Sequence[Path], message: str) -> str:
     Raises OpskitError where git is missing or fails. Safe beside other processes that do the same.
     """
     with _alone(outputs), tempfile.TemporaryDirectory(prefix="opskit-") as scratch:
+        _require_ours(outputs)
         before = head(outputs) or _begin(outputs)
         index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}  # the archive's own may be somebody's, half done
         _git(outputs, "read-tree", before, extra=index)
@@ -63,6 +65,15 @@ def commit(outputs: Path, folders: Sequence[Path], message: str) -> str:
         _git(outputs, "read-tree", MAIN)  # so that `git status` there tells the truth
         _remember(outputs, made)
     return unsigned
+
+
+def _require_ours(outputs: Path) -> None:
+    """Raise OpskitError where a folder's repository is somebody's own: no record must end up in it."""
+    if not (outputs / ".git").exists():
+        return
+    first = _run(outputs, "log", "--max-parents=0", "--format=%s", MAIN).stdout.split("\n")
+    if BEGINS not in first and _run(outputs, "for-each-ref").stdout.strip():
+        raise OpskitError(f"{outputs} is a git repository that opskit did not begin; nothing was committed there.")
 
 
 def head(outputs: Path) -> str | None:
@@ -80,7 +91,7 @@ def _begin(outputs: Path) -> str:
     (info / "exclude").write_text(EXCLUDED, encoding="utf-8")
     (info / "attributes").write_text("* -text -filter -ident -working-tree-encoding\n", encoding="utf-8")
     empty = _git(outputs, "hash-object", "-t", "tree", "-w", "--stdin")
-    first = _git(outputs, "commit-tree", empty, "-m", "An archive begins", extra=_as(BEGINNING))
+    first = _git(outputs, "commit-tree", empty, "-m", BEGINS, extra=_as(BEGINNING))
     _git(outputs, "update-ref", MAIN, first)
     return first
 
