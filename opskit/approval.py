@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from opskit import signatures
+from opskit import files, signatures
 from opskit.actions import Action, Change
 from opskit.errors import BadInput, Refused
 from opskit.plan import Plan
@@ -56,9 +56,7 @@ class Approval:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")  # half an approval would spoil every listing of runs
-        part.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-        part.replace(path)
+        files.write(path, json.dumps(asdict(self), indent=1))  # half of one would spoil every listing of runs
 
 
 def approve(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -36,7 +37,8 @@ SETTINGS = (
     "protocol.allow=never", "safe.directory=*", "log.showSignature=false", "gpg.program=false",
     "gpg.ssh.program=false", "core.alternateRefsCommand=false", "diff.external=false",
 )  # fmt: skip
-PROGRAMS = r"^(include|extensions\.partialclone|remote\..*\.(promisor|partialclonefilter)|protocol\.)"
+# What would make git read another file of settings, or fetch what it lacks with a program of somebody's choice.
+LURES = re.compile(r"^\s*(\[\s*(include|protocol)|promisor|partialclone|worktreeconfig)", re.IGNORECASE | re.MULTILINE)
 NOBODYS = {
     "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_GRAFT_FILE": os.devnull,
@@ -133,8 +135,6 @@ def trouble(outputs: Path) -> list[str]:
     """What is wrong with the history itself: gone, damaged, rewritten, or rolled back."""
     if not head(outputs):
         return ["the archive's history is gone"] if _anchor(outputs).is_file() else []
-    if (asked := _run(outputs, "config", "--local", "--get-regexp", PROGRAMS)).stdout.strip():
-        return [f"its .git/config asks git to fetch or to run something, so it was not read: {asked.stdout.split()[0]}"]
     found = []
     if (outputs / ".git" / "HEAD").read_text(errors="replace") != f"ref: {MAIN}\n":
         found.append("the archive is not on its branch main, so git shows something else")
@@ -233,6 +233,9 @@ def _run_raw(
     ours = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     settings = [part for setting in SETTINGS for part in ("-c", setting)]
     where = {} if arguments[0] == "init" else {"GIT_DIR": ".git"}  # never the repository around it
+    config = outputs / ".git" / "config"
+    if config.exists() and (lure := LURES.search(config.read_text(encoding="utf-8", errors="replace"))):
+        raise OpskitError(f"{config} has git read or fetch elsewhere ({lure[0].strip()}), so this archive is not read.")
     if not shutil.which("git"):
         raise OpskitError("there is no git on this machine, and the archive's history needs it.")
     try:

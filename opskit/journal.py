@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from opskit.files import keep_names
 from opskit.redaction import Redactor
 
 Event = dict[str, Any]
@@ -50,15 +51,6 @@ class Journal:
 
     def read(self) -> list[Event]:
         return list(read(self.path))
-
-
-def keep_names(folder: Path) -> None:
-    """Return only when the disk has the names of the files in a folder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def torn(path: Path) -> bool:

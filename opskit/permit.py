@@ -62,12 +62,13 @@ class Permit:
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """While a record is closed, nobody's signal ends it: that would only leave a run that seems lost."""
-    with _handled_by(signal.SIG_IGN):
+    with handled_by(signal.SIG_IGN):
         yield
 
 
 @contextmanager
-def _handled_by(handler: Any) -> Iterator[None]:
+def handled_by(handler: Any) -> Iterator[None]:
+    """The signals that ask a process to stop go to `handler` meanwhile."""
     if threading.current_thread() is not threading.main_thread():  # signals are not ours to hear
         yield
         return
@@ -83,5 +84,5 @@ def _handled_by(handler: Any) -> Iterator[None]:
 def permit(lock: Mapping[str, Any] | None, database: Database, patient: bool = False) -> Iterator[Permit]:
     """A permit that hears the signals of this process, while it lasts."""
     found = Permit(lock, database, patient)
-    with _handled_by(found.stop):
+    with handled_by(found.stop):
         yield found

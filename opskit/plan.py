@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opskit import files
 from opskit.actions import Action, digest
 from opskit.errors import BadInput
 from opskit.redaction import Redactor
@@ -48,10 +49,8 @@ class Plan:
         return {"made_for": self.made_for, "actions": [action.data() for action in self.actions]}
 
     def save(self, path: Path) -> None:
-        part = path.with_name(f".{path.name}.part")
-        with part.open("w", encoding="utf-8") as file:  # piece by piece: a long plan's text would fill the kernel
-            json.dump(self.data(), file, indent=1, ensure_ascii=False)
-        part.replace(path)
+        spelled = json.JSONEncoder(indent=1, ensure_ascii=False)
+        files.write(path, spelled.iterencode(self.data()))  # piece by piece: a long plan's text would fill the kernel
 
     def __len__(self) -> int:
         return len(self.actions)

@@ -16,9 +16,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from opskit import signatures
+from opskit import files, signatures
 from opskit.errors import BadInput, Refused
-from opskit.journal import keep_names
+
+write = files.write  # how everything in a record is written
 
 FORMAT = 2  # of the manifest
 SMALLEST = 1 << 20  # bytes that a record needs; with less room nothing is begun
@@ -56,21 +57,6 @@ def check_writable(outputs: Path) -> None:
     finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
-
-
-def write(path: Path, text: str) -> None:
-    """Replace a file as a whole: a crash or a full disk leaves the old one, never half of the new."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)  # of a process that died; or a link that would lead us elsewhere
-    try:
-        with part.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    keep_names(path.parent)
 
 
 def seal(folder: Path, by: str) -> str:

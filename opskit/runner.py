@@ -42,7 +42,7 @@ from opskit.environment import Environment, Limits, all_variables, standing, var
 from opskit.journal import Journal
 from opskit.lock import attended
 from opskit.outcome import Outcome, classify
-from opskit.permit import STOPPING, undisturbed
+from opskit.permit import STOPPING, handled_by, undisturbed
 from opskit.plan import Plan
 from opskit.redaction import Redactor, each, redactor
 from opskit.scrub import redact_files
@@ -407,12 +407,8 @@ def signals_as_interrupt() -> Iterator[None]:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = {sign: signal.signal(sign, interrupt) for sign in STOPPING}
-    try:
+    with handled_by(interrupt):
         yield
-    finally:
-        for sign, handler in before.items():
-            signal.signal(sign, handler)
 
 
 @contextmanager

@@ -104,8 +104,8 @@ def public_key(signature: str) -> bytes:
     """The key that made a signature, as it stands in it; empty where it is none."""
     try:
         raw = base64.b64decode("".join(signature.splitlines()[1:-1]))
-        size = int.from_bytes(raw[10:14])  # after `SSHSIG` and the version
-        return raw[14 : 14 + size]
+        begins = len(MAGIC) + 4
+        return raw[begins : begins + int.from_bytes(raw[len(MAGIC) : begins])]
     except (ValueError, IndexError):
         return b""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -228,22 +229,25 @@ def test_a_superuser_still_writes_nothing_through_a_read(firm: Sandbox, superuse
     assert differences(firm, before) == []
 
 
-@pytest.mark.parametrize("name", POSSIBLE)
-def test_a_superuser_could_still_do_this(name: str, firm: Sandbox, superuser: Database) -> None:
-    """No way of reading keeps a superuser back: the reading role must be a plain one, as `opskit describe` lists it."""
+@contextmanager
+def attempt_on_somebody(name: str, firm: Sandbox) -> Iterator[tuple[str, psycopg.Connection[Any]]]:
+    """What to try, where it concerns somebody's session, and that session."""
     target = environment.load(firm.name, provenance.find_root())
     password = environment.resolve(target, "change")["database"]
     with psycopg.connect(target.services.database.address, user="opskit_change", password=password) as somebody:
-        attempt = POSSIBLE[name].replace("%(pid)s", str(somebody.info.backend_pid))
+        yield POSSIBLE[name].replace("%(pid)s", str(somebody.info.backend_pid)), somebody
+
+
+@pytest.mark.parametrize("name", POSSIBLE)
+def test_a_superuser_could_still_do_this(name: str, firm: Sandbox, superuser: Database) -> None:
+    """No way of reading keeps a superuser back: the reading role must be a plain one, as `opskit describe` lists it."""
+    with attempt_on_somebody(name, firm) as (attempt, _):
         superuser.read(attempt)
 
 
 @pytest.mark.parametrize("name", POSSIBLE)
 def test_and_the_plain_reading_role_cannot(name: str, standing: Sandbox, reader: Database) -> None:
-    target = environment.load(standing.name, provenance.find_root())
-    password = environment.resolve(target, "change")["database"]
-    with psycopg.connect(target.services.database.address, user="opskit_change", password=password) as somebody:
-        attempt = POSSIBLE[name].replace("%(pid)s", str(somebody.info.backend_pid))
+    with attempt_on_somebody(name, standing) as (attempt, somebody):
         with pytest.raises(Denied):
             reader.read(attempt)
         somebody.execute("select 1")

@@ -477,3 +477,28 @@ def test_an_archive_that_somebody_sent_starts_no_program_of_theirs(
         shutil.copy(trap, hooks / hook)
     assert verified() == []
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"core.repositoryformatversion": "1", "extensions.partialClone": "origin", "remote.origin.promisor": "true",
+         "remote.origin.url": "ext::{trap} %S", "protocol.ext.allow": "always"},
+        {"include.path": "{trap}"},
+    ],
+    ids=["a remote to fetch from", "another file of settings"],
+)  # fmt: skip
+def test_an_archive_that_sends_git_elsewhere_is_not_read(
+    place: Path, opskit: Opskit, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    trap = tmp_path / "trap"
+    trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/sprung\n")
+    trap.chmod(0o755)
+    tree = git(place, "rev-parse", "main^{tree}")
+    for name, value in settings.items():
+        git(place, "config", name, value.format(trap=trap))
+    (place / ".git" / "objects" / tree[:2] / tree[2:]).unlink()  # so that git would have to fetch it
+    result = opskit("verify", place)
+    assert result.exit_code == 1
+    assert "so this archive is not read" in result.stderr
+    assert not (tmp_path / "sprung").exists()
