@@ -119,7 +119,7 @@ def sealed(outputs: Path, incident: str = "INC-1", run: str = "", by: str = "ana
     """A sealed record in an archive, as small as one can be."""
     run = run or f"20260101T000000{len(list(outputs.glob('*/*'))):03}-{by[:4]:0<4}"
     head = {"incident": incident, "run": run, "runbook": "small", "environment": "sandbox", "operator": by,
-            "started": "2026-01-01T00:00:00+00:00", "host": "here", "retention_days": 90}  # fmt: skip
+            "started": "2026-01-01T00:00:00+00:00", "host": "here", "retention_days": 90, "parameters": {}}  # fmt: skip
     folder = record.prepare(outputs, head)
     Journal(folder / record.JOURNAL).write("run.ended", outcome="healthy", exit=0)
     for name, text in {"notebook.ipynb": "{}\n", **files}.items():

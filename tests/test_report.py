@@ -11,7 +11,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from support import RUNBOOK, Opskit, data
+from support import RUNBOOK, Opskit, data, sealed
 from test_page import Page, harmless
 from test_runs import SMALL, keep, look
 
@@ -413,4 +413,19 @@ def test_a_real_night(opskit: Opskit, firm: Sandbox, repository: Path, outputs: 
         assert harmless(path.read_text()) == []
         assert "right again" not in path.read_text()
         assert "message-users" in path.read_text()
+    assert opskit("verify").exit_code == 0
+
+
+def test_a_page_counts_the_rows_that_it_leaves_out(opskit: Opskit, outputs: Path) -> None:
+    folder = sealed(outputs, **{"private/a.json": "{}", "private/b.json": "{}", "private/page-cto.txt": "call me"})
+    written = Path(data(opskit("export", folder.name, "--json"))["page"])
+    assert "private/: 2 rows as they were before, page-cto.txt" in written.read_text()
+    assert "call me" not in written.read_text()
+
+
+def test_a_page_is_not_written_over_another_record(opskit: Opskit, outputs: Path) -> None:
+    one, other = sealed(outputs), sealed(outputs)
+    result = opskit("export", one.name, "--to", other / "journal.jsonl")
+    assert result.exit_code == 2
+    assert "lies among the records" in result.stderr
     assert opskit("verify").exit_code == 0

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from opskit import record
-from opskit.commands.answering import Reply, allowed, archive, verb
+from opskit.commands.answering import Reply, allowed, archive, outputs, verb
 from opskit.errors import BadInput
 from opskit.reports import incident as incidents
 
@@ -59,8 +59,8 @@ def report(incident: str) -> Reply:
 def export(run: str, to: Path | None) -> Reply:
     """Write a record as one HTML page that needs no network. Its private part stays behind."""
     folder = archive().find(run)
-    if to and folder.resolve() in to.resolve().parents:
-        raise BadInput(f"{to} lies within the record, which is sealed.", "Name a file elsewhere.")
+    if to and {folder.resolve(), outputs().resolve()} & {*to.resolve().parents}:
+        raise BadInput(f"{to} lies among the records, which are sealed.", "Name a file elsewhere.")
     path = _export(incidents.of(folder, allowed()), to or _beside(folder))
     data: dict[str, Any] = {"run": folder.name, "page": str(path)}
     return Reply(data, f"Page: {path}")

@@ -31,8 +31,10 @@ def _facts(one: Record) -> Iterator[tuple[str, str]]:
     if one.digest:
         yield "Sealed as", f"{one.digest}, {one.seal}"
         yield "To prove it", f"opskit verify {head['incident']}/{one.name}, in the folder of the records"
-    if private := [path.name for path in sorted((one.folder / record.PRIVATE).glob("*"))]:
-        yield "Left out", f"private/: {', '.join(private)}"
+    private = sorted((one.folder / record.PRIVATE).glob("*"))
+    images = sum(path.suffix == ".json" for path in private)  # one for each row that was changed
+    if left := [f"{images} rows as they were before"] * bool(images) + [p.name for p in private if p.suffix != ".json"]:
+        yield "Left out", f"private/: {', '.join(left)}"
 
 
 def _warnings(one: Record) -> Iterator[str]:
