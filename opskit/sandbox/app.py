@@ -1,4 +1,4 @@
-"""The company's app, as far as a runbook can see it: its health check and its handler of Stripe's webhooks.
+"""The company's app, as far as a runbook can see it: health check, Stripe's webhooks, and what saves documents.
 
 `receive` is the whole app as a function: called directly while the past is played, and by `application` over HTTP. It
 has the real handler's habits, the bad ones included: no idempotency, no ordering guard, success when no row matched.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from starlette.applications import Starlette
@@ -22,39 +22,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from opskit.sandbox import app_billing, app_database
-from opskit.sandbox.vercel import Deployment, LogLine
+from opskit.sandbox import app_autosave, app_billing, app_database
+from opskit.sandbox.app_call import JSON, Answer, Call, answer, error, limited, printed
+from opskit.sandbox.vercel import LogLine
 
 if TYPE_CHECKING:
     from opskit.sandbox.world import World
 
-JSON = dict[str, Any]
-
 WEBHOOK = "/api/webhooks/stripe"
+AUTOSAVE = re.compile(r"/api/documents/(?P<document>[^/]+)/autosave")
+TELEMETRY = "/api/telemetry/autosave"
 TOLERANCE = 300  # seconds that a signature lives, as in Stripe's own library
 REQUESTS_PER_HOUR = 1000  # for each address
 HANDLER_FAILED = "Webhook handler failed"
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    body: bytes
-    headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
-
-
-@dataclass(frozen=True)
-class Call:
-    """One request being handled: what came, which build handles it, and what it prints."""
-
-    world: World
-    deployment: Deployment
-    headers: dict[str, str]  # names in lower case
-    body: bytes
-    lines: list[LogLine] = field(default_factory=list)
-
-    def log(self, level: str, operation: str, message: str, **context: Any) -> None:
-        self.lines.append(printed(self.world.clock.now(), level, operation, message, **context))
 
 
 class Refusal(Exception):
@@ -63,17 +43,6 @@ class Refusal(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-
-
-def printed(moment: datetime, level: str, operation: str, message: str, **context: Any) -> LogLine:
-    """One JSON object on one line, as the app's logger prints it in production."""
-    entry = {
-        "timestamp": moment.isoformat(timespec="milliseconds"),
-        "level": level,
-        "message": message,
-        "context": {"operation": operation, **context},
-    }
-    return LogLine(moment, level, json.dumps(entry))
 
 
 def processed(event: JSON, moment: datetime) -> LogLine:
@@ -85,14 +54,23 @@ def processed(event: JSON, moment: datetime) -> LogLine:
 def receive(world: World, method: str, path: str, headers: Mapping[str, str], body: bytes, address: str) -> Answer:
     """Answer one request, and log it as the hosting does."""
     call = Call(world, world.vercel.live(), {name.lower(): value for name, value in headers.items()}, body)
+    said = _routed(call, method, path, address)
+    world.vercel.log_request(method, path, said.status, call.lines, deployment=call.deployment.id)
+    return said
+
+
+def _routed(call: Call, method: str, path: str, address: str) -> Answer:
+    """Limits and sessions come before the method: a wrong one is told last."""
+    wrong = None if method == "POST" else error(405, "Method not allowed")
+    if path == "/api/health":
+        return _health(call)
     if path == WEBHOOK:
-        answer = _limited(call, address) or (_webhook(call) if method == "POST" else _error(405, "Method not allowed"))
-    elif path == "/api/health":
-        answer = _health(call)
-    else:
-        answer = _error(404, "Not found")
-    world.vercel.log_request(method, path, answer.status, call.lines, deployment=call.deployment.id)
-    return answer
+        return limited(call, "webhooks", address, REQUESTS_PER_HOUR) or wrong or _webhook(call)
+    if route := AUTOSAVE.fullmatch(path):
+        return wrong or app_autosave.autosave(call, address, route["document"])
+    if path == TELEMETRY:
+        return wrong or app_autosave.telemetry(call, address)
+    return error(404, "Not found")
 
 
 def application(world: World) -> Starlette:
@@ -100,21 +78,11 @@ def application(world: World) -> Starlette:
         body = await request.body()
         caller = request.client.host if request.client else ""
         address = request.headers.get("x-forwarded-for", caller)  # as the edge in front of the app gives it
-        answer = await run_in_threadpool(
-            receive, world, request.method, request.url.path, request.headers, body, address
-        )
-        return Response(answer.body, answer.status, answer.headers)
+        said = await run_in_threadpool(receive, world, request.method, request.url.path, request.headers, body, address)
+        return Response(said.body, said.status, said.headers)
 
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     return Starlette(routes=[Route("/{path:path}", page, methods=methods)])
-
-
-def _answer(status: int, body: JSON) -> Answer:
-    return Answer(status, json.dumps(body).encode())
-
-
-def _error(status: int, message: str) -> Answer:
-    return _answer(status, {"error": message})
 
 
 def _health(call: Call) -> Answer:
@@ -127,7 +95,7 @@ def _health(call: Call) -> Answer:
         database = {"status": "unhealthy", "error": "Database connection failed"}
     healthy = database["status"] == "healthy"
     providers = {name: f"{name.upper()}_API_KEY" in call.deployment.env for name in ("openai", "anthropic", "deepseek")}
-    return _answer(
+    return answer(
         200 if healthy else 503,
         {
             "status": "healthy" if healthy else "unhealthy",
@@ -138,39 +106,23 @@ def _health(call: Call) -> Answer:
     )
 
 
-def _limited(call: Call, address: str) -> Answer | None:
-    """The limit on webhooks for each address and hour. Kept in the instance's memory: a new build starts afresh."""
-    hours: dict[str, list[float]] = call.deployment.memory.setdefault("webhooks", {})
-    now = call.world.clock.now().timestamp()
-    hour = hours.setdefault(address, [now, 0])
-    if not 0 <= now - hour[0] < 3600:
-        hour[:] = [now, 0]
-    hour[1] += 1
-    if hour[1] <= REQUESTS_PER_HOUR:
-        return None
-    call.log("warning", "rate_limit:exceeded", "Rate limit exceeded", address=address, path=WEBHOOK)
-    wait = str(int(hour[0] + 3600 - now) + 1)
-    refused = _answer(429, {"error": {"message": "Too many requests", "code": "RATE_LIMIT_EXCEEDED"}})
-    return Answer(refused.status, refused.body, {**refused.headers, "retry-after": wait})
-
-
 def _webhook(call: Call) -> Answer:
     try:
         event = _verified(call)
     except Refusal as refusal:
-        return _error(refusal.status, str(refusal))
+        return error(refusal.status, str(refusal))
     context = {"eventType": event["type"]}
     try:
         _process(call, event)
-    except app_billing.HandlerError as error:
+    except app_billing.HandlerError as thrown:
         call.log("error", "webhook:stripe:handler", HANDLER_FAILED, **context)
-        call.world.sentry.capture(error.kind, str(error), error.culprit, call.world.clock.now())
-        return _error(500, HANDLER_FAILED)
+        call.world.sentry.capture(thrown.kind, str(thrown), thrown.culprit, call.world.clock.now())
+        return error(500, HANDLER_FAILED)
     except psycopg.Error:  # the database client's errors are plain objects: the log and Sentry never see their text
         call.log("error", "webhook:stripe:handler", HANDLER_FAILED, **context)
-        return _error(500, HANDLER_FAILED)
+        return error(500, HANDLER_FAILED)
     call.lines.append(processed(event, call.world.clock.now()))
-    return _answer(200, {"received": True})
+    return answer(200, {"received": True})
 
 
 def _verified(call: Call) -> JSON:

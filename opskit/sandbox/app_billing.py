@@ -15,7 +15,7 @@ from psycopg import sql
 from opskit.sandbox import app_database
 
 if TYPE_CHECKING:
-    from opskit.sandbox.app import Call
+    from opskit.sandbox.app_call import Call
     from opskit.sandbox.world import World
 
 JSON = dict[str, Any]

@@ -1,7 +1,8 @@
-"""How the app reaches its database: as the service role, over connections that are kept between requests."""
+"""How the app reaches its database: as the service role or as a signed-in user, over kept connections."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,12 @@ import psycopg
 if TYPE_CHECKING:
     from opskit.sandbox.world import World
 
+TIMEOUT = "8s"  # of each statement of a signed-in user
+PLAYED_TIMEOUT = "60ms"  # the same, while a past is played in which somebody holds a lock: nobody waits for real
+SIGNED_IN = """
+    select set_config('role', 'authenticated', true), set_config('request.jwt.claims', %s, true),
+           set_config('statement_timeout', %s, true)
+"""
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 # Idle connections by address, as in the app's pooler. A played past delivers thousands of events: connecting for
@@ -31,6 +38,15 @@ def session(world: World) -> Iterator[Connection]:
         idle.append(connection)
         raise
     idle.append(connection)
+
+
+@contextmanager
+def as_user(world: World, user: str) -> Iterator[Connection]:
+    """One request of a signed-in user: a transaction of its own, under row-level security."""
+    claims = json.dumps({"sub": user, "role": "authenticated"})
+    with session(world) as connection, connection.transaction():
+        connection.execute(SIGNED_IN, (claims, PLAYED_TIMEOUT if world.clock.playing and world.locks else TIMEOUT))
+        yield connection
 
 
 def check(world: World) -> None:

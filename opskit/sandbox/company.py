@@ -116,6 +116,7 @@ def _forget(company: Company) -> None:
     world.agenda.clear()
     world.faults.lift()
     world.database.thaw()
+    world.locks.release()
     world.traffic.forget()
     world.actors.clear()
     world.status_pages.clear()
@@ -219,5 +220,6 @@ def _secrets(database: Postgres) -> dict[str, str]:
         "stripe_change": f"sk_live_{secrets.token_hex(24)}",
         "vercel": secrets.token_hex(12),
         "sentry": f"sntrys_{secrets.token_hex(24)}",
+        "jwt": secrets.token_urlsafe(32),
         "control": secrets.token_urlsafe(32),
     }

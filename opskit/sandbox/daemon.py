@@ -46,6 +46,7 @@ def main(folder: Path, seed: int) -> None:
     finally:
         serving.stop()
         firm.present.stop()
+        firm.world.locks.release()
         firm.world.database.stop()
 
 

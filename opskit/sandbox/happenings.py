@@ -13,63 +13,31 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from psycopg import sql
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from opskit.sandbox import app_database, cast, moments, stripe_webhooks
 from opskit.sandbox.cast import Actor
 from opskit.sandbox.stripe_shelf import JSON
+from opskit.sandbox.telling import ByUsers, Count, Telling, Tier
 
 if TYPE_CHECKING:
     from opskit.sandbox.world import World
 
-Tier = Literal["hobbyist", "professional", "studio"]
-Count = Annotated[int, Field(ge=1, le=100_000)]
 
-
-class _Happening(BaseModel):
-    """`when` is a moment ("90 minutes ago", "now") or a range ("90 minutes ago .. 5 minutes ago")."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    when: str = "now"
-
-    @field_validator("when")
-    @classmethod
-    def _readable(cls, value: str) -> str:
-        moments.span(value, datetime.now().astimezone())
-        return value
-
-
-class _ByUsers(_Happening):
-    """Something that users do. `name` is their group; `of` lets the users of an earlier group act again."""
-
-    what: str
-    name: str | None = None
-    of: str | None = None
-    count: Count | tuple[Count, Count] = 1
-    tier: Tier | None = None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if isinstance(self.count, tuple) and self.count[0] > self.count[1]:
-            raise ValueError("count: the lower number comes first")
-        return self
-
-
-class Subscribe(_ByUsers):
+class Subscribe(ByUsers):
     """Free users check out, for `tier` or any."""
 
     what: Literal["subscribe"]
     trial_days: Annotated[int, Field(ge=0)] = 0
 
 
-class Renew(_ByUsers):
+class Renew(ByUsers):
     """A period ends and the next one is paid."""
 
     what: Literal["renew"]
 
 
-class ChangePlan(_ByUsers):
+class ChangePlan(ByUsers):
     """Subscribers (of `tier`) move to another tier."""
 
     what: Literal["change_plan"]
@@ -82,32 +50,32 @@ class ChangePlan(_ByUsers):
         return self
 
 
-class Cancel(_ByUsers):
+class Cancel(ByUsers):
     """Subscriptions end, now or with their period."""
 
     what: Literal["cancel"]
     at_period_end: bool = False
 
 
-class FailPayment(_ByUsers):
+class FailPayment(ByUsers):
     """A period ends and the next one cannot be paid: past due."""
 
     what: Literal["fail_payment"]
 
 
-class ResubscribeWithLateDeletion(_ByUsers):
+class ResubscribeWithLateDeletion(ByUsers):
     """A subscription is ended and replaced; the old one's deletion arrives after the new one's events."""
 
     what: Literal["resubscribe_with_late_deletion"]
 
 
-class SecondSubscription(_ByUsers):
+class SecondSubscription(ByUsers):
     """Subscribers check out once more: two live subscriptions, both charged."""
 
     what: Literal["second_subscription"]
 
 
-class DeliverTwice(_ByUsers):
+class DeliverTwice(ByUsers):
     """A payment's event arrives, the user writes with AI, and the same event arrives again."""
 
     what: Literal["deliver_twice"]
@@ -115,13 +83,13 @@ class DeliverTwice(_ByUsers):
     words: tuple[Count, Count] = (500, 4000)
 
 
-class LoseProfileLink(_ByUsers):
+class LoseProfileLink(ByUsers):
     """Free users check out, but nothing at Stripe names their profile and the profile names nothing at Stripe."""
 
     what: Literal["lose_profile_link"]
 
 
-class NewPrice(_ByUsers):
+class NewPrice(ByUsers):
     """Free users check out at a new price for `tier`, which the app does not know."""
 
     what: Literal["new_price"]
@@ -129,14 +97,14 @@ class NewPrice(_ByUsers):
     amount: Annotated[int, Field(gt=0)] = 2400
 
 
-class Drift(_ByUsers):
+class Drift(ByUsers):
     """Profiles of subscribers are edited by hand, with no event: `columns`, or something wrong at random."""
 
     what: Literal["drift"]
     columns: dict[str, Any] | None = None
 
 
-class SetEndpoint(_Happening):
+class SetEndpoint(Telling):
     """The app's webhook endpoint is changed. `path` is its new path at the app's address."""
 
     what: Literal["set_endpoint"]
@@ -146,14 +114,14 @@ class SetEndpoint(_Happening):
     api_version: str | None = None
 
 
-class RollWebhookSecret(_Happening):
+class RollWebhookSecret(Telling):
     """The endpoint gets a new signing secret; the old one signs beside it for `overlap`."""
 
     what: Literal["roll_webhook_secret"]
     overlap: str | None = None
 
 
-class SetApiVersion(_Happening):
+class SetApiVersion(Telling):
     """The account's API version changes: events are made in it from then on."""
 
     what: Literal["set_api_version"]
@@ -180,11 +148,11 @@ Happening = Annotated[
 _adapter: TypeAdapter[Any] = TypeAdapter(Happening)
 
 
-def schedule(world: World, happening: _Happening | JSON, rng: random.Random) -> None:
+def schedule(world: World, happening: Telling | JSON, rng: random.Random) -> None:
     """Put a happening on the agenda, at moments spread over its time."""
-    told = happening if isinstance(happening, _Happening) else _adapter.validate_python(happening)
+    told = happening if isinstance(happening, Telling) else _adapter.validate_python(happening)
     begins, ends = moments.span(told.when, world.clock.now())
-    if not isinstance(told, _ByUsers):
+    if not isinstance(told, ByUsers):
         world.agenda.at(begins, partial(COMPANY[type(told)], world, told))
         return
     actors = _actors(world, told, rng, begins)
@@ -205,7 +173,7 @@ def schedule(world: World, happening: _Happening | JSON, rng: random.Random) -> 
         world.agenda.at(time, partial(play, world, told, actor, random.Random(seed)))
 
 
-def _actors(world: World, told: _ByUsers, rng: random.Random, begins: datetime) -> list[Actor]:
+def _actors(world: World, told: ByUsers, rng: random.Random, begins: datetime) -> list[Actor]:
     if told.of is not None:
         return cast.group(world, told.of)
     count = told.count if isinstance(told.count, int) else rng.randint(*told.count)
@@ -346,7 +314,7 @@ def _endpoint(world: World) -> JSON:
     return next(iter(world.stripe.webhook_endpoints.values()))
 
 
-USERS: dict[type[_ByUsers], Callable[..., None]] = {
+USERS: dict[type[ByUsers], Callable[..., None]] = {
     Subscribe: _subscribe,
     Renew: _renew,
     ChangePlan: _change_plan,
@@ -359,7 +327,7 @@ USERS: dict[type[_ByUsers], Callable[..., None]] = {
     NewPrice: _new_price,
     Drift: _drift,
 }
-COMPANY: dict[type[_Happening], Callable[..., None]] = {
+COMPANY: dict[type[Telling], Callable[..., None]] = {
     SetEndpoint: _set_endpoint,
     RollWebhookSecret: _roll_webhook_secret,
     SetApiVersion: _set_api_version,

@@ -25,7 +25,7 @@ from psycopg import sql
 from opskit.sandbox import SandboxError
 
 NOBODY = 65534
-LOGINS = ("postgres", "authenticator", "opskit_read", "opskit_change")
+LOGINS = ("postgres", "authenticator", "maintenance", "opskit_read", "opskit_change")
 SCHEMA = Path(__file__).with_name("schema.sql")
 
 SETTINGS = {

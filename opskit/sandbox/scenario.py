@@ -36,10 +36,13 @@ class Overrides(Part):
 
 
 class App(Part):
-    """What the live code does with webhooks, from the beginning of the scenario on."""
+    """What the live code does with webhooks and documents, from the beginning of the scenario on."""
 
     max_event_age: int | None = 300
     bug: Literal["handler-raises"] | None = None
+    writes_per_hour: Annotated[int, Field(ge=1)] = 100  # saves, for each user
+    sanitiser_fails_on: str | None = None  # text in which the sanitiser fails, and answers with nothing
+    stable_hash: bool = False  # whether the order of keys is of no account
 
 
 class Deployment(Part):

@@ -7,8 +7,13 @@ create role service_role nologin noinherit bypassrls;
 create role authenticator login noinherit;
 create role opskit_read login bypassrls;
 create role opskit_change login bypassrls;
+-- Scripts that people run by hand log in as this one.
+create role maintenance login bypassrls;
 grant anon, authenticated, service_role to authenticator;
 grant pg_monitor to opskit_read, opskit_change;
+-- Becoming a user, to see what row-level security lets them do; and ending the sessions that hold up others.
+grant anon, authenticated to opskit_change with inherit false;
+grant pg_signal_backend to opskit_change;
 alter role anon set statement_timeout = '3s';
 alter role authenticated set statement_timeout = '8s';
 alter role authenticator set statement_timeout = '8s';
@@ -291,6 +296,12 @@ grant select on all tables in schema auth to service_role;
 grant usage on schema public, auth, sandbox, supabase_migrations to opskit_read, opskit_change;
 grant select on all tables in schema public, auth, supabase_migrations to opskit_read, opskit_change;
 grant update on user_profiles to opskit_change;
+-- A restored document is versioned by its trigger, which runs with the rights of whoever restores it.
+grant update (content, word_count) on documents to opskit_change;
+grant insert, delete on document_versions to opskit_change;
+grant delete on document_snapshots to opskit_change;
+grant usage on schema public, auth, sandbox to maintenance;
+grant select, insert, update, delete on all tables in schema public to maintenance;
 
 create function public.owner_only(target regclass, owner_column text, actions text[])
 returns void language plpgsql as $$

@@ -30,7 +30,13 @@ HISTORY = (  # the peaceful past: days ago, commit message
     (12, "Ensemble: keep the writer's formatting"),
     (6, "Fix export of folders without documents"),
 )
-BEHAVIOUR: dict[str, Any] = {"max_event_age": 300, "bug": None}  # what the code of today does with webhooks
+BEHAVIOUR: dict[str, Any] = {  # what the code of today does, as scenarios may change it
+    "max_event_age": 300,
+    "bug": None,
+    "writes_per_hour": 100,
+    "sanitiser_fails_on": None,
+    "stable_hash": False,
+}
 
 
 @dataclass(frozen=True)

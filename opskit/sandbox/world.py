@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from opskit.sandbox.locks import Locks
+
 if TYPE_CHECKING:
     from opskit.sandbox.postgres import Postgres
     from opskit.sandbox.sentry import SentryStore
@@ -166,6 +168,7 @@ class World:
     clock: Clock = field(default_factory=Clock)
     faults: Faults = field(default_factory=Faults)
     traffic: Traffic = field(default_factory=Traffic)
+    locks: Locks = field(default_factory=Locks)
     agenda: Agenda = field(default_factory=Agenda)
     addresses: dict[str, str] = field(default_factory=dict)  # service -> base URL
     secrets: dict[str, str] = field(default_factory=dict)  # e.g. stripe_read, stripe_change, vercel, sentry, webhook
