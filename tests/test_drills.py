@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from opskit import sandbox
@@ -10,9 +12,11 @@ from opskit.commands.sandbox import approve_and_apply, written
 from opskit.drill import rehearse
 from opskit.sandbox import Sandbox
 
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 EVERY = [
     pytest.param(name, twin, id=f"{name}{'-twin' if twin else ''}")
     for name in sandbox.scenarios()
+    if (NOTEBOOKS / f"{written(name)['runbook']}.ipynb").exists()  # a scenario may come before its runbook
     for twin in (False, True)
     if not twin or written(name).get("twin")
 ]

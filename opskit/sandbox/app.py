@@ -34,6 +34,7 @@ AUTOSAVE = re.compile(r"/api/documents/(?P<document>[^/]+)/autosave")
 TELEMETRY = "/api/telemetry/autosave"
 TOLERANCE = 300  # seconds that a signature lives, as in Stripe's own library
 REQUESTS_PER_HOUR = 1000  # for each address
+PATIENCE = 20.0  # seconds that whoever calls waits for an answer
 HANDLER_FAILED = "Webhook handler failed"
 
 
@@ -71,6 +72,22 @@ def _routed(call: Call, method: str, path: str, address: str) -> Answer:
     if path == TELEMETRY:
         return wrong or app_autosave.telemetry(call, address)
     return error(404, "Not found")
+
+
+def posted(
+    world: World, path: str, headers: Mapping[str, str], body: bytes, address: str, patience: float = PATIENCE
+) -> int | None:
+    """The status that a caller sees while the past is played, behind the faults of that moment; None: no answer."""
+    fault = world.faults.strike("app", "POST", path, world.clock.now())
+    if fault is not None and not fault.truncate:  # half an answer is an answer: its status is all that counts
+        if fault.takes_effect:
+            receive(world, "POST", path, headers, body, address)
+        if fault.reset or fault.delay >= patience:
+            return None
+        if fault.status is not None:
+            world.vercel.log_request("POST", path, fault.status)
+            return fault.status
+    return receive(world, "POST", path, headers, body, address).status
 
 
 def application(world: World) -> Starlette:

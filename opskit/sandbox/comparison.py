@@ -68,14 +68,15 @@ def _objects(dump: dict[str, Any]) -> dict[str, Row]:
 
 
 def resolved(touches: Sequence[TableTouch | ObjectTouch], actors: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """The scenario's touches, with groups of actors as ids: `place`, `keys` and `fields`; all may hold * and ?."""
+    """The scenario's touches, with groups as ids: `place`, `keys`, `where`, `fields`; two of them may hold * and ?."""
     found: list[dict[str, Any]] = []
     for touch in touches:
         if isinstance(touch, ObjectTouch):
-            found.append({"place": touch.service, "keys": [touch.object], "fields": touch.fields})
+            found.append({"place": touch.service, "keys": [touch.object], "fields": touch.fields, "where": {}})
         else:
             keys = touch.keys if isinstance(touch.keys, list) else actors.get(touch.keys, [touch.keys])
-            found.append({"place": touch.table, "keys": keys, "fields": touch.columns})
+            where = {column: actors.get(group, []) for column, group in touch.where.items()}
+            found.append({"place": touch.table, "keys": keys, "fields": touch.columns, "where": where})
     return found
 
 
@@ -86,12 +87,16 @@ def changes(before: State, after: State, allowed: Sequence[dict[str, Any]]) -> d
         names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
         fields = {name: {"before": old.get(name), "after": new.get(name)} for name in names}
         kind = "changed" if old and new else "added" if new else "removed"
-        permitted = _permitted(place, key, names, allowed)
+        permitted = _permitted(place, key, names, [touch for touch in allowed if _among(touch, old or new)])
         for verdict, part in (("allowed", permitted), ("stray", [n for n in names if n not in permitted])):
             if part:
                 entry = {"place": place, "key": key, "kind": kind, "fields": {name: fields[name] for name in part}}
                 found[verdict].append(entry)
     return found
+
+
+def _among(touch: dict[str, Any], row: Row) -> bool:
+    return all(row.get(column) in members for column, members in touch["where"].items())
 
 
 def _permitted(place: str, key: str, names: list[str], allowed: Sequence[dict[str, Any]]) -> list[str]:

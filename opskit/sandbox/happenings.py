@@ -16,9 +16,11 @@ from psycopg import sql
 from pydantic import Field, TypeAdapter, model_validator
 
 from opskit.sandbox import app_database, cast, moments, stripe_webhooks
+from opskit.sandbox import happenings_database as database
+from opskit.sandbox import happenings_writing as writing
 from opskit.sandbox.cast import Actor
 from opskit.sandbox.stripe_shelf import JSON
-from opskit.sandbox.telling import ByUsers, Count, Telling, Tier
+from opskit.sandbox.telling import ByUsers, Count, Telling, Tier, counted
 
 if TYPE_CHECKING:
     from opskit.sandbox.world import World
@@ -142,7 +144,17 @@ Happening = Annotated[
     | Drift
     | SetEndpoint
     | RollWebhookSecret
-    | SetApiVersion,
+    | SetApiVersion
+    | writing.Write
+    | writing.WriteOffline
+    | writing.DeleteOwnText
+    | writing.AddChapter
+    | writing.Conflict
+    | writing.Overwrite
+    | writing.SaveByHand
+    | database.ChangeSchema
+    | database.Lock
+    | database.FillSnapshots,
     Field(discriminator="what"),
 ]
 _adapter: TypeAdapter[Any] = TypeAdapter(Happening)
@@ -151,10 +163,19 @@ _adapter: TypeAdapter[Any] = TypeAdapter(Happening)
 def schedule(world: World, happening: Telling | JSON, rng: random.Random) -> None:
     """Put a happening on the agenda, at moments spread over its time."""
     told = happening if isinstance(happening, Telling) else _adapter.validate_python(happening)
-    begins, ends = moments.span(told.when, world.clock.now())
-    if not isinstance(told, ByUsers):
+    if isinstance(told, writing.ByWriters):
+        writing.schedule(world, told, rng)
+    elif isinstance(told, database.ChangeSchema | database.Lock | database.FillSnapshots):
+        database.schedule(world, told, rng)
+    elif isinstance(told, ByUsers):
+        _schedule_users(world, told, rng)
+    else:
+        begins, _ = moments.span(told.when, world.clock.now())
         world.agenda.at(begins, partial(COMPANY[type(told)], world, told))
-        return
+
+
+def _schedule_users(world: World, told: ByUsers, rng: random.Random) -> None:
+    begins, ends = moments.span(told.when, world.clock.now())
     actors = _actors(world, told, rng, begins)
     cast.write_earlier(world, actors, begins)
     world.actors.setdefault(told.name or told.what, []).extend(actor.id for actor in actors)
@@ -176,7 +197,7 @@ def schedule(world: World, happening: Telling | JSON, rng: random.Random) -> Non
 def _actors(world: World, told: ByUsers, rng: random.Random, begins: datetime) -> list[Actor]:
     if told.of is not None:
         return cast.group(world, told.of)
-    count = told.count if isinstance(told.count, int) else rng.randint(*told.count)
+    count = counted(told.count, rng)
     if isinstance(told, (Subscribe, LoseProfileLink, NewPrice)):
         return cast.choose(world, rng, cast.Part(count, begins))
     paying: tuple[str, ...] = (told.tier,) if told.tier else cast.TIERS

@@ -150,10 +150,14 @@ class Forbidden(Part):
 
 
 class TableTouch(Part):
-    """Rows and columns that a right apply may change. `keys`: a group of actors, ids, or "*"."""
+    """Rows and columns that a right apply may change. `keys`: a group of actors, ids, or "*".
+
+    `where` narrows them further: rows whose column names a member of a group, as new rows have no key yet.
+    """
 
     table: str
     keys: str | list[str] = "*"
+    where: dict[str, str] = {}
     columns: list[str] = ["*"]
 
 
@@ -200,6 +204,7 @@ class Step(Part):
     rollback: bool = False
     sql: str | None = None
     set_endpoint: dict[str, Any] | None = None
+    happenings: list[Happening] = []
 
     @field_validator("set_endpoint")
     @classmethod
@@ -253,9 +258,12 @@ class Scenario(Part):
     @model_validator(mode="after")
     def _groups_exist(self) -> Self:
         groups = {getattr(one, "name", None) or one.what for one in self.happenings}
+        documents = {f"{group}_documents" for group in groups}
         for touch in self.touches:
-            if isinstance(touch, TableTouch) and isinstance(touch.keys, str) and touch.keys not in groups | {"*"}:
-                raise ValueError(f"touches: keys: no happening has the name {touch.keys!r}")
+            keys = [touch.keys] if isinstance(touch, TableTouch) and isinstance(touch.keys, str) else []
+            where = list(touch.where.values()) if isinstance(touch, TableTouch) else []
+            for unknown in {*keys, *where} - groups - documents - {"*"}:
+                raise ValueError(f"touches: no happening has the name {unknown!r}")
         for one in self.healed:
             if one.among is not None and one.among not in groups:
                 raise ValueError(f"healed: among: no happening has the name {one.among!r}")

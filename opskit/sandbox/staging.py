@@ -80,6 +80,9 @@ def _do(world: World, scenario: Scenario, step: Step) -> None:
     if step.set_endpoint is not None:
         happenings.schedule(world, {"what": "set_endpoint", **step.set_endpoint}, world.rng)
         world.play_past()
+    for happening in step.happenings:
+        happenings.schedule(world, happening, world.rng)
+        world.play_past()
 
 
 def _behave(world: World, app: App) -> None:
@@ -136,22 +139,26 @@ def _filled(world: World, name: str, value: str) -> str:
 
 
 def parameters(world: World, given: dict[str, Any]) -> dict[str, Any]:
-    """A runbook's parameters. `${customer.GROUP}` is the Stripe customer of the group's first member."""
+    """A runbook's parameters. `${user.GROUP}` is the group's first member, or their Stripe customer or document."""
 
     def known(found: re.Match[str]) -> str:
-        with world.database.connect() as connection:
-            row = connection.execute(
-                "select stripe_customer_id from user_profiles where id = any(%s) order by id",
-                [_groups(world).get(found[1], [])],
-            ).fetchone()
-        if row is None:
+        kind, group = found.groups()
+        members = world.actors.get(f"{group}_documents" if kind == "document" else group)
+        if not members:
             raise SandboxError(f"parameters: nobody is known by the name {found[0]}")
-        return str(row[0])
+        return _customer(world, members) if kind == "customer" else members[0]
 
     return {
-        name: re.sub(r"\$\{customer\.(\w+)\}", known, value) if isinstance(value, str) else value
+        name: re.sub(r"\$\{(customer|user|document)\.(\w+)\}", known, value) if isinstance(value, str) else value
         for name, value in given.items()
     }
+
+
+def _customer(world: World, members: Sequence[str]) -> str:
+    with world.database.connect() as connection:
+        query = "select stripe_customer_id from user_profiles where id = any(%s::uuid[]) order by id"
+        row = connection.execute(query, [list(members)]).fetchone()
+    return str(row[0]) if row else ""
 
 
 def verdicts(world: World, assertions: Sequence[Holds]) -> list[dict[str, Any]]:

@@ -137,17 +137,7 @@ def _post_in_the_past(world: World, url: str, headers: dict[str, str], body: byt
     """While the past is played the app is called as a function, behind the faults that then were in force."""
     if not url.startswith(world.addresses["app"]):
         return None
-    path, now = urlsplit(url).path, world.clock.now()
-    fault = world.faults.strike("app", "POST", path, now)
-    if fault is not None and not fault.truncate:  # half an answer is an answer: its status is all that counts
-        if fault.takes_effect:
-            app.receive(world, "POST", path, headers, body, headers["X-Forwarded-For"])
-        if fault.reset or fault.delay >= TIMEOUT:
-            return None
-        if fault.status is not None:
-            world.vercel.log_request("POST", path, fault.status)
-            return fault.status
-    return app.receive(world, "POST", path, headers, body, headers["X-Forwarded-For"]).status
+    return app.posted(world, urlsplit(url).path, headers, body, headers["X-Forwarded-For"], TIMEOUT)
 
 
 def _post(world: World, url: str, headers: dict[str, str], body: bytes) -> int | None:

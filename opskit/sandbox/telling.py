@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
@@ -11,6 +12,11 @@ from opskit.sandbox import moments
 
 Tier = Literal["hobbyist", "professional", "studio"]
 Count = Annotated[int, Field(ge=1, le=100_000)]
+
+
+def counted(count: int | tuple[int, int], rng: random.Random) -> int:
+    """A count, or one between a lowest and a highest."""
+    return count if isinstance(count, int) else rng.randint(*count)
 
 
 class Telling(BaseModel):

@@ -123,7 +123,7 @@ def _document(
     sessions = sorted(_moment(rng, since, now) for _ in range(rng.choice((0, 1, 1, 2, 3, 5))))
     if author.tier == "free":
         sessions = [at for at in sessions if now - at < timedelta(days=30)]
-    paragraphs = [_paragraph(rng) for _ in range(rng.randint(1, 3))]
+    paragraphs = [paragraph(rng) for _ in range(rng.randint(1, 3))]
     document: Row = {
         "id": identifier(rng),
         "project_id": project,
@@ -139,7 +139,7 @@ def _document(
     main = {"name": "main", "is_main": True, "content": document["content"]}
     pages.tables["document_branches"].append({"id": identifier(rng), **base, **main, "created_at": created})
     for version, at in enumerate(sessions, 1):
-        paragraphs += [_paragraph(rng) for _ in range(rng.randint(1, 2))]
+        paragraphs += [paragraph(rng) for _ in range(rng.randint(1, 2))]
         content, words = _content(paragraphs), _count(paragraphs)
         document |= {"content": content, "word_count": words, "updated_at": at}
         kept = {"title": document["title"], "content": content, "word_count": words, "created_at": at}
@@ -155,10 +155,14 @@ def _document(
     return document
 
 
-def _paragraph(rng: random.Random) -> str:
+def paragraph(rng: random.Random) -> str:
     start = rng.randrange(len(WORDS))
     words = [WORDS[(start + step) % len(WORDS)] for step in range(rng.randint(12, 40))]
     return f"{' '.join(words).capitalize()}."
+
+
+def title(rng: random.Random) -> str:
+    return f"The {rng.choice(TITLES)}"
 
 
 def _content(paragraphs: list[str]) -> str:
@@ -242,7 +246,7 @@ def _task(rng: random.Random, author: Author, documents: list[Row], since: datet
         "task_type": rng.choice(TASKS),
         "status": "failed" if failed else "succeeded",
         "provider_response_id": f"resp_{rng.getrandbits(128):032x}",
-        "result": None if failed else json.dumps({"summary": _paragraph(rng)}),
+        "result": None if failed else json.dumps({"summary": paragraph(rng)}),
         "error": "Provider returned an error" if failed else None,
         "created_at": at,
         "updated_at": min(at + timedelta(seconds=rng.randint(8, 55)), now),

@@ -22,9 +22,11 @@ from opskit.sandbox import Sandbox
 
 # Together they ask every service everything that the runbook can ask.
 SAMPLE = ["endpoint-disabled-and-duplicate", "missing-profile", "payment-failed", "handler-error"]
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 EVERY = [
     pytest.param(name, twin, id=f"{name}{'-twin' * twin}", marks=[] if sampled else pytest.mark.deep)
     for name in sandbox.scenarios()
+    if (NOTEBOOKS / f"{written(name)['runbook']}.ipynb").exists()  # a scenario may come before its runbook
     for twin in (False, True)
     for sampled in [name in SAMPLE and not twin]
     if not twin or written(name).get("twin")
