@@ -62,10 +62,11 @@ class Archive:
 
     def following(self, folder: Path, how: str) -> list[Path]:
         """The runs that began to apply, resume or undo this one (`how`: applies, resumes, undoes), newest first."""
+        name = about(folder)["run"]  # whatever a copy of its folder is called
         return [
             run
             for run in self.runs()
-            if about(run).get(how) == folder.name
+            if about(run).get(how) == name
             and any(
                 event["event"] in BEGINNINGS and "carried_over" not in event
                 for event in journal.read(run / record.JOURNAL)
@@ -106,6 +107,11 @@ def about(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         raise BadInput(f"{folder}: is not a run.") from None
     return found
+
+
+def is_from_elsewhere(folder: Path, outputs: Path) -> bool:
+    """Whether a run was made in another archive, so that what followed it there may be unknown here."""
+    return bool(about(folder).get("archive") != provenance.archive(outputs))
 
 
 def seal(folder: Path) -> None:

@@ -23,6 +23,7 @@ from opskit.scrub import redact_files
 from opskit.services import Secrets, Services, connect, pins
 
 Tell = Callable[[Action, Result, str], None]
+ELSEWHERE = "{} was begun in another archive: what was done there since this copy was made cannot be seen from here"
 ACTION_EVENTS = ("action.begun", "action.ended")
 
 
@@ -148,6 +149,8 @@ def _open(
     log = Journal(new / record.JOURNAL, redactor(secrets, environment.standing(target)))
     log.write("run.accepted", runner=os.getpid(), **{k: head[k] for k in ("run", "operator", "host", relation)})
     _carry_over(folder, log)
+    if archive.is_from_elsewhere(folder, outputs):
+        log.write("finding", problem=ELSEWHERE.format(old["run"]))
     for name in ("environment.json", "plan.json", "approval.json"):  # the last makes it one that can be resumed
         record.write(new / name, (folder / name).read_text(encoding="utf-8"))
     return new, log

@@ -14,6 +14,7 @@ from opskit.actions import Action, digest
 from opskit.errors import BadInput
 from opskit.redaction import Redactor
 
+MADE_FOR = ("run", "operator", "runbook", "notebook", "opskit", "environment", "parameters", "incident", "archive")
 HEAD = 50  # actions of a long plan shown in a notebook; plan.json has them all
 
 

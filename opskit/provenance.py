@@ -40,6 +40,16 @@ def outputs(root: Path) -> Path:
     return Path(place).absolute() if place else root / "outputs"
 
 
+def archive(outputs: Path) -> str:
+    """The name of an archive as it lies here: no copy and no clone of it has the same."""
+    note = outputs / ".locks" / "archive"
+    if not note.exists():
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.open("a").close()
+    born = note.stat()
+    return f"{born.st_mtime_ns:x}-{born.st_ino:x}"
+
+
 def notebook_digest(path: Path) -> str:
     """Of a notebook's cells, without outputs and metadata: what was reviewed is what runs."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -104,4 +114,5 @@ def describe(runbook: str, root: Path, given: Mapping[str, Any]) -> dict[str, An
         "started": now.isoformat(timespec="seconds"),
         "started_local": now.astimezone().isoformat(timespec="seconds"),
         "root": str(root),
+        "archive": archive(outputs(root)),
     }

@@ -53,11 +53,7 @@ class Run:
         self._checks: dict[str, Check] = {}
         self._told: set[str] = set()  # reasons for not seeing
         self._dark: set[int] = set()  # cells that have said so
-        made_for = {
-            key: about[key]
-            for key in ("run", "operator", "runbook", "notebook", "opskit", "environment", "parameters", "incident")
-        }
-        self.plan = plan.Plan({**made_for, "target": target.digest})
+        self.plan = plan.Plan({**{key: about[key] for key in plan.MADE_FOR}, "target": target.digest})
 
     # The services, by name.
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import settings
-from support import REPOSITORY, SMALL, Opskit, keep, make_key
+from support import REPOSITORY, SMALL, Opskit, keep, make_key, restore
 
 from opskit import sandbox
 from opskit.cli import main
@@ -132,7 +132,7 @@ def once(standing: sandbox.Sandbox, ana: Path, tmp_path_factory: pytest.TempPath
 @pytest.fixture
 def planned(once: Path, outputs: Path, repository: Path) -> Path:
     """A sealed run with a plan of one action, and the repository that it was made with."""
-    shutil.copytree(once, outputs)
+    restore(once, outputs)
     keep(repository, *SMALL)
     (folder,) = (path.parent for path in outputs.glob("*/*/run.json"))
     return folder

@@ -132,6 +132,13 @@ def sealed(outputs: Path, incident: str = "INC-1", run: str = "", by: str = "ana
     return folder
 
 
+def restore(kept: Path, outputs: Path) -> None:
+    """An archive as it was, and still the same one: what it goes by is not copied."""
+    shutil.copytree(kept, outputs)
+    (name := outputs / ".locks" / "archive").unlink()
+    name.hardlink_to(kept / ".locks" / "archive")
+
+
 class Machine:
     """A person with a repository and outputs of their own: no file is shared with the other."""
 
@@ -162,11 +169,11 @@ class Machine:
         assert planned.returncode == 3, planned
         typed = f"{self.firm.name} {json.loads(planned.stdout)['data']['actions']}"
         assert self.types("approve", "last", "--with-removals", "--type", typed).returncode == 0
-        shutil.copytree(self.outputs, self.outputs.with_name("kept"))
+        restore(self.outputs, self.outputs.with_name("kept"))
 
     def begins_again(self) -> None:
         shutil.rmtree(self.outputs)
-        shutil.copytree(self.outputs.with_name("kept"), self.outputs)
+        restore(self.outputs.with_name("kept"), self.outputs)
 
     def applies(self) -> subprocess.CompletedProcess[str]:
         return self.types("apply", "last")

@@ -125,6 +125,12 @@ def test_no_sandbox_running(opskit: Opskit, tmp_path: Path, monkeypatch: pytest.
     assert "opskit sandbox start" in refused(opskit, "run", RUNBOOK)
 
 
+@pytest.mark.parametrize("words", [["status"], ["break", "endpoint-disabled"], ["heal"], ["reset"], ["by-hand"]])
+def test_a_named_sandbox_that_does_not_run_is_named_in_the_remedy(opskit: Opskit, words: list[str]) -> None:
+    assert "Next: opskit sandbox start --name other" in opskit("sandbox", *words, "--name", "other").output
+    assert opskit("sandbox", *words).output.strip().endswith("Next: opskit sandbox start")
+
+
 @pytest.mark.parametrize("verb", ["plan", "approve", "apply", "resume", "undo", "show"])
 @pytest.mark.parametrize("name", ["20200101T000000-abcd", "last"])
 def test_an_unknown_run(opskit: Opskit, verb: str, name: str) -> None:

@@ -96,6 +96,7 @@ def show(run: str) -> Reply:
     )
     lines += [""] + [f"{ended.get(key, 'planned'):<18} {title}" for key, title in titles.items()]
     lines += ["", *(f"why: {why}" for why in records.reasons(folder))]
+    lines += [f"not seen: {e['problem']}" for e in events if e["event"] == "finding"]
     lines += [f"Record: {folder}"]
     if found["outcome"] == Outcome.LOST:
         lines += [f"Its process died. Next: {to_finish(folder) if approved else f'opskit seal {folder.name}'}"]

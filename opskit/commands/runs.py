@@ -130,7 +130,7 @@ def approve(plan_of: str, with_removals: bool, typed: str | None, break_glass: s
     signed = "and signed" if word.signature else "but not signed: no SSH key could sign it"
     text = f"Approved {signed}, until {word.expires}. Next: "
     if folder is None:
-        text += f"on the other machine, opskit apply {made_for['run']} --approval '{word.token}'"
+        text += _elsewhere(word, made_for["run"])
     elif _countersigns(word, folder):
         approval.require_signer(word, allowed(), made_for["operator"], production=target.production)
         _two_people(word, folder, target)
@@ -140,9 +140,14 @@ def approve(plan_of: str, with_removals: bool, typed: str | None, break_glass: s
     else:
         word.save(archive().approval(folder))
         records.keep(folder, f"approved by {approver}")
-        text += f"opskit apply {folder.name}"
+        here = not records.is_from_elsewhere(folder, outputs())
+        text += f"opskit apply {folder.name}" if here else _elsewhere(word, folder.name)
     data = {"plan": word.plan, "expires": word.expires, "signed": bool(word.signature), "token": word.token}
     return Reply({"run": folder.name if folder else None, **data}, text)
+
+
+def _elsewhere(word: approval.Approval, run: str) -> str:
+    return f"on the other machine, opskit apply {run} --approval '{word.token}'"
 
 
 def _countersigns(word: approval.Approval, folder: Path) -> bool:
@@ -207,6 +212,12 @@ def _may_apply(folder: Path, word: approval.Approval | None) -> tuple[plan.Plan,
         raise Refused(
             f"{other.name} has carried out this plan already.", f"Next: opskit resume {other.name}, or look again."
         )
+    if approved.made_for.get("archive") != provenance.archive(outputs()):
+        raise Refused(
+            f"{head['run']} was made in another archive. Whether its plan was carried out there, and taken back since, "
+            "nobody can see from here.",
+            "Apply it there; or run the runbook here, and approve its new plan.",
+        )
     if lost := archive().lost(head["incident"]):
         raise Refused(f"{lost[0].name}, of this incident, was lost on the way.", f"Next: {to_finish(lost[0])}")
     target = environment.load(head["environment"], root())
@@ -262,6 +273,8 @@ def resume(run: str, no_lock: str) -> Reply:
         _intact(folder)  # once more, now that nobody else changes anything
         if archive().following(folder, "undoes"):
             raise Refused(f"{folder.name} was taken back meanwhile.", "Run the runbook again.")
+        if records.is_from_elsewhere(folder, outputs()):
+            _say(f"? {followup.ELSEWHERE.format(folder.name)}. Whoever handed it over must not go on there.")
         return ended(*followup.resume(folder, target, secrets, outputs(), _tell, lock))
 
 

@@ -42,7 +42,7 @@ def start(name: str, seed: int) -> Reply:
     """Start it in the background."""
     with _plainly():
         found = company.start(name, seed)
-    text = f"Sandbox {name!r} lives. Next: opskit sandbox break SCENARIO, opskit run RUNBOOK --environment {name}"
+    text = f"Sandbox {name!r} lives. Next: opskit sandbox break SCENARIO{_named(name)}, opskit run RUNBOOK --environment {name}"
     return Reply(found.facts, f"{text}\nScenarios: {', '.join(company.scenarios())}")
 
 
@@ -63,7 +63,7 @@ def status(name: str) -> Reply:
     """Whether it lives, and what is broken in it."""
     found = company.find(name)
     if found is None:
-        return Reply({"running": False}, f"There is no sandbox {name!r}. Next: opskit sandbox start")
+        return Reply({"running": False}, f"There is no sandbox {name!r}. Next: opskit sandbox start{_named(name)}")
     with _plainly():
         facts = found.status()
     broken = f"broken by {facts['scenario']}" if facts["scenario"] else "nothing is broken"
@@ -142,8 +142,13 @@ def _plainly() -> Iterator[None]:
 def living(name: str) -> company.Sandbox:
     found = company.find(name)
     if found is None:
-        raise BadInput(f"there is no running sandbox {name!r}.", "Next: opskit sandbox start")
+        raise BadInput(f"there is no running sandbox {name!r}.", f"Next: opskit sandbox start{_named(name)}")
     return found
+
+
+def _named(name: str) -> str:
+    """What a command says of a sandbox that is not the one it would take by itself."""
+    return "" if name == "sandbox" else f" --name {name}"
 
 
 @click.command()

@@ -261,13 +261,18 @@ class Scene:
 
     # Records.
 
-    def plan(self, outputs: Path, actions: Sequence[Action] | None = None, started: str = "") -> Path:
-        """A sealed run that ended in this plan, and the approval of it. `started`: another id than the clock's."""
+    def plan(
+        self, outputs: Path, actions: Sequence[Action] | None = None, started: str = "", archive_of: str = ""
+    ) -> Path:
+        """A sealed run that ended in this plan, and the approval of it. `started`: another id than the clock's;
+        `archive_of`: the name of another archive that it is for.
+        """
         about = provenance.describe(RUNBOOK, self.root, {"incident": INCIDENT, "environment": self.name})
-        about["run"] = started or about["run"]
-        names = ("run", "operator", "runbook", "notebook", "opskit", "environment", "parameters", "incident")
+        about |= {"run": started or about["run"], "archive": archive_of or provenance.archive(outputs)}
         target = environment.load(self.name, self.root)
-        found = plan.Plan({**{n: about[n] for n in names}, "target": target.digest}, list(actions or self.actions))
+        found = plan.Plan(
+            {**{name: about[name] for name in plan.MADE_FOR}, "target": target.digest}, list(actions or self.actions)
+        )
         folder = record.prepare(outputs, about)
         found.save(folder / "plan.json")
         journal = Journal(folder / record.JOURNAL)

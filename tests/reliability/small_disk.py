@@ -18,6 +18,7 @@ from victims import Accident
 
 import opskit.cli
 import opskit.runner  # noqa: F401  # loaded once, so that every command starts at once
+from opskit import provenance
 
 
 def command(
@@ -48,8 +49,10 @@ def main() -> None:
             (disk / "filler").unlink(missing_ok=True)
         elif step == "run":
             answer = command(*words)
+        elif step == "archive":
+            answer = provenance.archive(disk)
         elif step == "copy":
-            shutil.copytree(words[0], disk, dirs_exist_ok=True)
+            shutil.copytree(words[0], disk, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".locks"))
         elif step == "journals":
             answer = [path.read_text(errors="replace") for path in disk.glob("*/*/journal.jsonl")]
         else:

@@ -353,7 +353,7 @@ def three(scene: Scene, machine: Machine, tmp_path: Path) -> tuple[str, list[Act
     """A planned run of three actions on the machine's disk, and those."""
     first, last = scene.of("test.put")
     actions = [first, scene.of("profiles.reconcile")[0], last]
-    folder = scene.plan(tmp_path / "elsewhere", actions)
+    folder = scene.plan(tmp_path / "elsewhere", actions, archive_of=machine.step("archive"))
     machine.step("copy", str(tmp_path / "elsewhere"))
     return folder.name, actions
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 import yaml
+from support import Opskit
 
 from opskit import sandbox
 from opskit.sandbox import SandboxError
@@ -60,8 +61,11 @@ def test_a_life(state: Path) -> None:
     assert list(state.iterdir()) == []
 
 
-def test_two_side_by_side(state: Path) -> None:
-    one, two = sandbox.start("one", seed=1), sandbox.start("two", seed=2)
+def test_two_side_by_side(state: Path, opskit: Opskit) -> None:
+    one, said = sandbox.start("one", seed=1), opskit("sandbox", "start", "--name", "two", "--seed", "2").stdout
+    assert "opskit sandbox break SCENARIO --name two, opskit run RUNBOOK --environment two" in said
+    two = sandbox.find("two")
+    assert two
     try:
         assert not set(one.facts["addresses"].values()) & set(two.facts["addresses"].values())
         one.break_with("endpoint-disabled")
