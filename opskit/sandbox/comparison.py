@@ -48,7 +48,7 @@ def _rows(world: World) -> dict[str, dict[str, Row]]:
 
 
 def _short(value: Any) -> Any:
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True) if value else ""
+    text = json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else str(value)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}" if len(text) > LONG else value
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # newest snapshot of each document stays the one that agrees with it.
 FILL = """
     with mine as (
-      select d.id, d.user_id, d.created_at, d.content, row_number() over (order by d.id) - 1 as place,
+      select d.id, d.user_id, d.updated_at, d.content, row_number() over (order by d.id) - 1 as place,
              count(*) over () as places
       from documents d where d.user_id = %(user)s and not d.is_folder),
     room as (
@@ -29,7 +29,7 @@ FILL = """
     insert into document_snapshots (document_id, user_id, autosave_hash, payload, created_at)
     select m.id, m.user_id, encode(sha256(convert_to(m.id::text || n, 'utf8')), 'hex'),
            jsonb_set(m.content, '{html}', to_jsonb(format('<p>Draft %%s.</p>', n))),
-           m.created_at + n * interval '90 seconds'
+           m.updated_at - n * interval '90 seconds'
     from room, generate_series(1, room.free) n join mine m on m.place = n %% m.places
 """
 MORE_DOCUMENTS = """
@@ -37,6 +37,7 @@ MORE_DOCUMENTS = """
     select d.project_id, d.user_id, 'Notes ' || n, d.content, d.word_count, d.created_at, d.created_at
     from documents d, generate_series(1, %(more)s) n where d.id = %(document)s
 """
+OLDER = "update documents set created_at = created_at - interval '1 day' where user_id = %(user)s"
 LEDGER = "insert into supabase_migrations.schema_migrations (version, name, statements) values (%s, %s, %s)"
 
 
@@ -91,6 +92,7 @@ def schedule(world: World, told: ChangeSchema | Lock | FillSnapshots, rng: rando
 
 def _change_schema(world: World, told: ChangeSchema) -> None:
     with world.database.connect(autocommit=False) as connection:
+        connection.execute("select set_config('sandbox.now', %s, false)", [world.clock.now().isoformat()])
         for statement in told.sql:
             connection.execute(statement.encode())
         if told.migration is not None:
@@ -110,4 +112,5 @@ def _fill(world: World, told: FillSnapshots, user: str, document: str) -> None:
         row = connection.execute("select count(*) from documents where user_id = %s", [user]).fetchone()
         more = max(told.documents - (row[0] if row else 0), 0)
         connection.execute(MORE_DOCUMENTS, {"more": more, "document": document})
+        connection.execute(OLDER, {"user": user})
         connection.execute(FILL, {"user": user})

@@ -74,7 +74,7 @@ class WriteOffline(ByWriters):
 
 
 class DeleteOwnText(ByWriters):
-    """They cut down their own text, a paragraph at a time; or all of it but one, at once."""
+    """They cut down their own text, little by little; or nearly all of it at once."""
 
     what: Literal["delete_own_text"]
     abruptly: bool = False
@@ -171,8 +171,8 @@ def _write_offline(told: WriteOffline, desk: Desk) -> Story:
 
 def _delete_own_text(told: DeleteOwnText, desk: Desk) -> Story:
     tab = desk.open()
-    while len(tab.paragraphs) > 1:
-        tab.delete(len(tab.paragraphs) - 1 if told.abruptly else max(1, len(tab.paragraphs) // 5))
+    while True:
+        tab.cut(0.1 if told.abruptly else 0.85)
         tab.autosave()
         yield
 

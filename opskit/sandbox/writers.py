@@ -89,9 +89,15 @@ class Tab:
         """Write one more paragraph."""
         self._write([*self.paragraphs, f"<p>{text or writing.paragraph(self.desk.rng)}"])
 
-    def delete(self, paragraphs: int) -> None:
-        """Take away some of the text, from its end."""
-        self._write(self.paragraphs[: max(len(self.paragraphs) - paragraphs, 0)])
+    def cut(self, share: float) -> None:
+        """Take away the end of the text, and leave that share of its words."""
+        left, kept = max(round(self.words * share), 1), []
+        for words in (paragraph.removeprefix("<p>").split() for paragraph in self.paragraphs):
+            kept.append(f"<p>{' '.join(words[:left])}")
+            left -= len(words)
+            if left <= 0:
+                break
+        self._write(kept)
 
     def add_chapter(self) -> None:
         """In the sidebar. The browser orders a chapter's keys in its own way."""
