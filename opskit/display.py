@@ -10,7 +10,7 @@ import html
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -177,6 +177,53 @@ def counts(values: pd.Series[Any], title: str) -> Any:
     bars = axes.barh([str(value) for value in found.index], found.to_numpy(), color=INKS[0][0])
     axes.bar_label(bars, padding=3, fontsize=8)
     return figure
+
+
+def timeline(lanes: Mapping[str, Iterable[Any]], title: str) -> Any:
+    """What happened when, on one time axis: a lane for each kind of thing, the first on top.
+
+    An entry is a moment, `(moment, label)`, or `(from, until, label)`; moments are aware. A lane without entries
+    stays, for that nothing happened is worth seeing. Labels that would run into each other are left out. Returns a
+    matplotlib figure.
+    """
+    figure, axes = canvas(title)
+    figure.set_figheight(0.8 + 0.45 * max(len(lanes), 2))
+    placed = {name: sorted(map(_entry, entries)) for name, entries in lanes.items()}
+    every = [at for entries in placed.values() for start, end, _ in entries for at in (start, end)]
+    room = (max(every) - min(every)) / 80 if every else pd.Timedelta(0)  # of one character
+    for number, (name, (ink, hatch)) in enumerate(zip(placed, INKS * 3, strict=False)):
+        _lane(axes, -number, placed[name], ink, hatch, room)
+    axes.set_yticks([-number for number in range(len(lanes))], [str(name) for name in lanes])
+    axes.set_ylim(0.7 - len(lanes) - 0.2, 0.7)
+    axes.grid(axis="x", linewidth=0.4)
+    axes.set_xlabel("UTC")
+    if every:
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415  # as in `canvas`
+
+        axes.xaxis.set_major_locator(locator := AutoDateLocator(maxticks=8))
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    else:
+        axes.set_xticks([])
+    return figure
+
+
+def _entry(entry: Any) -> tuple[pd.Timestamp, pd.Timestamp, str]:
+    """Any spelling of an entry as from, until, label."""
+    parts = entry if isinstance(entry, tuple) else (entry, "")
+    start, end, label = parts if len(parts) == 3 else (parts[0], parts[0], parts[1])
+    return pd.Timestamp(start).tz_convert("UTC"), pd.Timestamp(end).tz_convert("UTC"), str(label)
+
+
+def _lane(axes: Any, y: int, entries: list[tuple[Any, Any, str]], ink: str, hatch: str, room: Any) -> None:
+    free = pd.Timestamp.min.tz_localize("UTC")
+    for start, end, label in entries:
+        if end > start:
+            axes.barh(y, end - start, 0.34, left=start, color=ink, hatch=hatch, alpha=0.6)
+        else:
+            axes.plot([start], [y], "|", markersize=13, markeredgewidth=1.4, color=ink)
+        if label and start >= free:
+            axes.annotate(label, (start, y), (3, 6), textcoords="offset points", fontsize=7)
+            free = start + room * len(label)
 
 
 def canvas(title: str) -> tuple[Any, Any]:

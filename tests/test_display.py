@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -155,3 +156,29 @@ def test_evidence_takes_any_text(tmp_path: Path, shown: list[str]) -> None:
     found.draft("half \ud800", "\ud800 sk_test_abcdefgh")
     for path in [*tmp_path.rglob("*.csv"), *tmp_path.rglob("*.txt")]:
         assert "\ufffd [secret token]" in path.read_text()
+
+
+def test_a_timeline_has_a_lane_for_each_kind_of_thing() -> None:
+    start = datetime(2026, 1, 1, 3, tzinfo=UTC)
+    lanes: dict[str, list[Any]] = {
+        "failures": [start + timedelta(minutes=n) for n in range(300)],
+        "deployments": [(start, "Tidy up"), (start + timedelta(seconds=1), "Tidy down"),
+                        (start + timedelta(hours=4), "Mend")],
+        "outage": [(start, start + timedelta(hours=1), "database")],
+        "our own actions": [],
+    }  # fmt: skip
+    drawn = display.svg(display.timeline(lanes, "What happened when"))
+    for word in (*lanes, "Tidy up", "Mend", "database", "What happened when", "UTC"):
+        assert word in drawn
+    assert "Tidy down" not in drawn  # it would run into the one before
+
+
+def test_a_timeline_of_nothing_is_drawn_too() -> None:
+    drawn = display.svg(display.timeline({"failures": [], "deployments": []}, "Nothing"))
+    assert "deployments" in drawn
+
+
+def test_a_timeline_takes_what_tables_hold() -> None:
+    frame = pd.DataFrame({"at": pd.to_datetime(["2026-01-01T03:00:00+02:00"]), "what": ["A"]})
+    entries = list(frame[["at", "what"]].itertuples(index=False, name=None))
+    assert "A</text>" in display.svg(display.timeline({"one": entries, "two": frame["at"]}, "Mixed"))
