@@ -42,7 +42,8 @@ def start(name: str, seed: int) -> Reply:
     """Start it in the background."""
     with _plainly():
         found = company.start(name, seed)
-    text = f"Sandbox {name!r} lives. Next: opskit sandbox break SCENARIO{_named(name)}, opskit run RUNBOOK --environment {name}"
+    following = f"opskit sandbox break SCENARIO{_named(name)}, opskit run RUNBOOK --environment {name}"
+    text = f"Sandbox {name!r} lives. Next: {following}"
     return Reply(found.facts, f"{text}\nScenarios: {', '.join(company.scenarios())}")
 
 

@@ -12,7 +12,7 @@ import json
 import re
 import uuid
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -60,7 +60,7 @@ def autosave(call: Call, address: str, document: str) -> Answer:
     try:
         return _saved(call, user, document, asked)
     except psycopg.OperationalError:  # no database answers
-        call.log("error", "autosave:handler", FAILED, documentId=document)
+        call.log("error", "autosave:handler", FAILED, documentId=document, userId=user)
         return refusal(500, FAILED, "INTERNAL_ERROR")
 
 
@@ -116,7 +116,11 @@ def _saved(call: Call, user: str, document: str, asked: JSON) -> Answer:
     stored = _found(call.world, user, document)
     if stored is None:
         return refusal(404, "Document not found", "NOT_FOUND")
-    content = {**asked["content"], "html": _sanitised(call, str(asked["content"].get("html", "")))}
+    given = str(asked["content"].get("html", ""))
+    who = {"documentId": document, "userId": user}
+    if SCRIPT.search(given):
+        call.log("warning", "autosave:xss_detection", "Potential XSS detected in autosave content", **who)
+    content = {**asked["content"], "html": _sanitised(call, given)}
     stable, base = call.deployment.behaviour["stable_hash"], asked.get("baseHash")
     if base is not None and base != hashed(stored, stable):
         return refusal(409, "Document was modified elsewhere", "AUTOSAVE_CONFLICT")
@@ -125,13 +129,13 @@ def _saved(call: Call, user: str, document: str, asked: JSON) -> Answer:
         with app_database.as_user(call.world, user) as connection:
             connection.execute(KEEP, snapshot)
     except psycopg.Error as error:
-        return _failed(call, "autosave:snapshot", document, error)
+        return _failed(call, "autosave:snapshot", who, error)
     _prune(call.world, user, document)
     try:
         with app_database.as_user(call.world, user) as connection:  # how many rows it changed is nobody's question
             connection.execute(UPDATE, [Jsonb(content), words(content["html"]), document])
     except psycopg.Error as error:
-        return _failed(call, "autosave:update_document", document, error)
+        return _failed(call, "autosave:update_document", who, error)
     return answer(200, {"success": True, "hash": hashed(content, stable), "savedAt": _iso(now)})
 
 
@@ -148,8 +152,6 @@ def _found(world: World, user: str, document: str) -> JSON | None:
 
 
 def _sanitised(call: Call, html: str) -> str:
-    if SCRIPT.search(html):
-        call.log("warning", "autosave:xss_detection", "Potential XSS detected in autosave content", length=len(html))
     fails_on = call.deployment.behaviour["sanitiser_fails_on"]
     if fails_on is not None and fails_on in html:
         message = "Cannot read properties of null (reading 'ownerDocument')"
@@ -170,10 +172,10 @@ def _prune(world: World, user: str, document: str) -> None:
         return
 
 
-def _failed(call: Call, operation: str, document: str, error: psycopg.Error) -> Answer:
+def _failed(call: Call, operation: str, who: JSON, error: psycopg.Error) -> Answer:
     """The database client's errors are plain objects: the log has them, Sentry never hears of them."""
-    said: dict[str, Any] = {"code": error.sqlstate, "error": error.diag.message_primary or str(error)}
-    call.log("error", operation, FAILED, documentId=document, **said)
+    said = error.diag.message_primary or str(error)
+    call.log("error", operation, FAILED, **who, code=error.sqlstate, error=said)
     return refusal(500, FAILED, "INTERNAL_ERROR")
 
 

@@ -299,7 +299,7 @@ grant update on user_profiles to opskit_change;
 -- A restored document is versioned by its trigger, which runs with the rights of whoever restores it.
 grant update (content, word_count) on documents to opskit_change;
 grant insert, delete on document_versions to opskit_change;
-grant delete on document_snapshots to opskit_change;
+grant insert, delete on document_snapshots to opskit_change;
 grant usage on schema public, auth, sandbox to maintenance;
 grant select, insert, update, delete on all tables in schema public to maintenance;
 
