@@ -78,6 +78,9 @@ class Services(Strict):
     vercel: Service | None = None
     sentry: Service | None = None
     app: Service | None = None
+    openai: Service | None = None
+    anthropic: Service | None = None
+    deepseek: Service | None = None
     status: dict[str, str] = Field(default_factory=dict, description="status pages: vendor -> base address")
 
 
@@ -98,6 +101,14 @@ class Facts(Strict):
     webhook_max_event_age: int | None = Field(None, description="seconds after which the handler refuses an event")
     webhook_requests_per_hour: int | None = Field(None, description="the app's own limit per sender")
     price_tiers: dict[str, str] = Field(default_factory=dict, description="Stripe price id -> tier")
+    ai_routing_variable: str | None = Field(
+        None, description="names what reroutes models: MODEL=MODEL,… ; null: code does"
+    )
+    ai_models: dict[str, str] = Field(
+        default_factory=dict, description="model -> provider, where its name does not tell"
+    )
+    ai_background_model: str | None = Field(None, description="the model that background tasks ask for")
+    ai_function_seconds: int | None = Field(None, description="after which the host kills a function of the app")
 
 
 class Limits(Strict):

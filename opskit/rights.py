@@ -12,7 +12,7 @@ from pglast.visitors import Visitor
 
 from opskit.actions import Change
 from opskit.runbooks import Runbook
-from opskit.services import profiles, sentry, stripe, vercel
+from opskit.services import profiles, providers, sentry, stripe, tasks, vercel
 
 MODULES: dict[str, tuple[ModuleType, type[Any]]] = {
     "stripe": (stripe, stripe.Stripe),
@@ -25,6 +25,8 @@ def needed(book: Runbook) -> list[tuple[str, str, str]]:
     """(plan or apply, service, right), for everything that the runbook's cells may look at or plan."""
     reads = [("plan", service, right) for service in MODULES for right in _reads(service, book)]
     tables = [("plan", "database", f"select on {table}") for table in _tables(book)]
+    if book.calls("providers"):
+        reads += [("plan", name, route.right) for name, routes in providers.READS.items() for route in routes]
     changes = [("apply", *right) for right in _changes(book)]
     return [*tables, *reads, *changes, ("plan", "database", "bypassrls, or a policy that shows every row")]
 
@@ -63,6 +65,8 @@ def _tables(book: Runbook) -> list[str]:
     found: list[str] = []
     if book.calls("profiles"):
         found += [t for sql in (profiles.PAYING, profiles.OWNERS, profiles.LEDGER) for t in tables_in(sql)]
+    if book.calls("tasks"):
+        found += [t for sql in (tasks.STUCK, tasks.ONE, tasks.LATELY) for t in tables_in(sql)]
     found += [table for sql in book.queries() for table in tables_in(sql)]
     return sorted(set(found))
 
@@ -88,7 +92,8 @@ def _changes(book: Runbook) -> list[tuple[str, str]]:
     """(service, right) of every change that the runbook's cells may plan."""
     found = [(c.name.partition(".")[0], c) for c in Change.known.values() if c.right]
     return [
-        ("database" if service == "profiles" else service, change.right)
+        ("database" if service in ("profiles", "tasks") else service, change.right)
         for service, change in found
         if change.name.partition(".")[2] in book.calls(service)
+        or (service == "tasks" and "settle" in book.calls(service))
     ]

@@ -86,6 +86,14 @@ class Run:
         return self._services.status
 
     @property
+    def providers(self) -> Any:
+        return self._services.providers
+
+    @property
+    def tasks(self) -> Any:
+        return self._services.tasks
+
+    @property
     def since(self) -> datetime:
         """From when on this run looks: the parameter of that name."""
         found: datetime = self.parameters.since  # type: ignore[attr-defined]  # a runbook's own parameter

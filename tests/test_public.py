@@ -11,7 +11,7 @@ from opskit.run import Run, begin
 
 FACE = {
     # services
-    "app", "database", "profiles", "sentry", "status", "stripe", "vercel",
+    "app", "database", "profiles", "providers", "sentry", "status", "stripe", "tasks", "vercel",
     # about the run
     "causes", "found", "open_questions", "since",
     # verbs

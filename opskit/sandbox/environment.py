@@ -77,6 +77,7 @@ def _services(world: World, folder: Path) -> dict[str, Any]:
             "team": world.vercel.team_id,
             "project": world.vercel.project_id,
             "read": {"secret": secret("vercel")},
+            "change": {"secret": secret("vercel")},  # Vercel has no tokens that may only look
         },
         "sentry": {
             "address": world.addresses["sentry"],

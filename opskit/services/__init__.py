@@ -10,12 +10,14 @@ from opskit.database import Database
 from opskit.environment import Environment, Service
 from opskit.errors import CannotTell
 from opskit.http import Http, Pace, Read
-from opskit.services import app, sentry, status, stripe, vercel
+from opskit.services import app, providers, sentry, status, stripe, vercel
 from opskit.services.app import App
 from opskit.services.profiles import Profiles
+from opskit.services.providers import Providers
 from opskit.services.sentry import Sentry
 from opskit.services.status import StatusPages
 from opskit.services.stripe import Stripe
+from opskit.services.tasks import Tasks
 from opskit.services.vercel import Vercel
 
 Secrets = Mapping[str, Mapping[str, str]]  # "read" and perhaps "change" -> service -> secret
@@ -42,11 +44,13 @@ class Services:
     sentry: Sentry
     app: App
     status: StatusPages
+    providers: Providers
+    tasks: Tasks
 
     def http(self) -> list[Http]:
         """Those that are spoken to over HTTP."""
         single = [s.http for s in (self.stripe, self.vercel, self.sentry, self.app) if not isinstance(s, Absent)]
-        return [*single, *self.status.pages.values()]
+        return [*single, *self.status.pages.values(), *self.providers.named.values()]
 
 
 def connect(environment: Environment, secrets: Secrets, name: str, rate: float | None = None) -> Services:
@@ -74,6 +78,13 @@ def connect(environment: Environment, secrets: Secrets, name: str, rate: float |
     resends = Pace(pace.per_second, hourly // 2 if hourly else None)
     billing = Stripe(http("stripe", stripe.READS, pace), named.stripe.part("webhook_endpoint"), resends)
     absent: Any = Absent
+    models = Providers(
+        {
+            name: Http(name, getattr(named, name).address, reads, providers.headers(name, secrets["read"][name]))
+            for name, reads in providers.READS.items()
+            if getattr(named, name) and name in secrets.get("read", {})
+        }
+    )
     return Services(
         database,
         billing,
@@ -86,6 +97,8 @@ def connect(environment: Environment, secrets: Secrets, name: str, rate: float |
         else absent("sentry"),
         App(http("app", app.reads(facts.webhook_path)), facts.webhook_path) if named.app else absent("app"),
         StatusPages({vendor: Http(f"{vendor} status page", url, status.READS) for vendor, url in named.status.items()}),
+        models,
+        Tasks(database, models, facts.ai_models, facts.ai_background_model),
     )
 
 

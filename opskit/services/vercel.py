@@ -15,14 +15,18 @@ import pandas as pd
 from opskit.actions import Action, Arguments, Change
 from opskit.errors import CannotTell
 from opskit.http import Http, Read, documented
+from opskit.services.vercel_changes import Redeploy, SetVariable
 
 READS = (
     Read("GET", "/v7/deployments", "Deployments: read"),
     Read("GET", "/v9/projects/{id}", "Project: read"),
     Read("GET", "/v1/projects/{id}/deployments/{id}/runtime-logs", "Logs: read"),
+    Read("GET", "/v10/projects/{id}/env", "Environment variables: read"),
+    Read("GET", "/v1/projects/{id}/env/{id}", "Environment variables: read"),
 )
 PAGE = 20
 MOST_DEPLOYMENTS = 200  # of one window; more than that is not an ordinary month
+UNDER_WAY = ("BUILDING", "INITIALIZING", "QUEUED")
 QUIET = timedelta(hours=3)  # how long an app may say nothing at all before we doubt that we see its whole log
 
 
@@ -37,6 +41,9 @@ class Vercel:
 
     def project_id(self) -> str:
         return str(self.http.read(f"/v9/projects/{self.project}", self.team).body["id"])
+
+    def app_name(self) -> str:
+        return str(self.http.read(f"/v9/projects/{self.project}", self.team).body["name"])
 
     def deployments(self, since: datetime | None = None) -> pd.DataFrame:
         """Production deployments, newest first: deployment, created, state, live, message.
@@ -63,6 +70,30 @@ class Vercel:
         target = (project.get("targets") or {}).get("production") or {}
         return target.get("id")
 
+    def variables(self) -> pd.DataFrame:
+        """Production's environment variables, latest change first: id, key, type, updated. No values."""
+        query = {**self.team, "target": "production"}
+        found = self.http.read(f"/v10/projects/{self.project}/env", query).body["envs"]
+        rows = [(one["id"], one["key"], one["type"], _time(one.get("updatedAt") or one["createdAt"])) for one in found]
+        frame = pd.DataFrame(rows, columns=["id", "key", "type", "updated"])
+        return frame.sort_values("updated", ascending=False, kind="stable", ignore_index=True)
+
+    def variable(self, key: str) -> dict[str, Any]:
+        """One variable: there, readable, value (None where it is not there, or cannot be read back)."""
+        known = self.variables()
+        found = known[known.key == key]
+        if found.empty:
+            return {"there": False, "readable": True, "value": None}
+        if found.type.iloc[0] == "sensitive":
+            return {"there": True, "readable": False, "value": None}
+        value = self.http.read(f"/v1/projects/{self.project}/env/{found.id.iloc[0]}", self.team).body["value"]
+        return {"there": True, "readable": True, "value": str(value)}
+
+    def traffic(self) -> dict[str, Any]:
+        """What production runs on, and what is being built for it: live, building."""
+        known = self.deployments()
+        return {"live": self.live(), "building": sorted(known[known.state.isin(UNDER_WAY)].deployment)}
+
     def log(self, since: datetime, path: str) -> pd.DataFrame:
         """What the app answered on one path since a moment, oldest first.
 
@@ -88,6 +119,20 @@ class Vercel:
     def replace_deployment(self, failing: str, advice: str) -> Action:
         """Have a person put another deployment live than the one that fails. `advice` says what to mend in it."""
         return ReplaceDeployment().plan({"failing": failing, "advice": advice}, {"live": failing})
+
+    def set_variable(self, key: str, value: str) -> Action:
+        """Set a variable of production that holds no secret. What runs sees it only after a new build.
+
+        Raises CannotTell where its old value cannot be read back: that could not be undone.
+        """
+        before = self.variable(key)
+        if not before["readable"]:
+            raise CannotTell(f"vercel: {key} is sensitive, so its old value cannot be read back.")
+        return SetVariable().plan({"key": key, "value": value}, before | {"due": value})
+
+    def redeploy(self, deployment: str) -> Action:
+        """Build what is live again, with today's variables."""
+        return Redeploy().plan({"deployment": deployment}, self.traffic())
 
 
 def _said(line: dict[str, Any]) -> tuple[str | None, str | None]:

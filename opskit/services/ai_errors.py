@@ -1,0 +1,118 @@
+"""What an AI provider's refusal means, told from its text. Pure functions.
+
+The status alone misleads: 429 is pace (wait), ramp (grow slowly), money (waiting never helps) or our own app's
+limit; 503 may be pace as well. So the words of the body go first, the status only where they say nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+
+PROVIDERS = ("openai", "anthropic", "deepseek")
+
+
+class Kind(StrEnum):
+    """Why a request to a model did not succeed."""
+
+    OURS = "our own limit"  # the app's quota or pace for one user; no provider was asked
+    MONEY = "money"  # credit, balance or spending limit: it never clears by waiting
+    RAMP = "ramp"  # traffic grew faster than the provider allows
+    PACE = "pace"  # too many requests or tokens a minute
+    LENGTH = "length"  # the prompt is too long
+    KEY = "key"  # refused, or not allowed this model
+    MODEL = "model"  # no such model, or a parameter that it does not take
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"  # no answer at all
+    OUTAGE = "outage"  # the provider's own failure, or overload
+    OTHER = "other"
+
+
+# In this order; the first that matches decides.
+WORDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
+    # Upper case is ours: OpenAI's `rate_limit_exceeded` is its pace.
+    (Kind.OURS, re.compile(r"\b(AI_REQUEST_LIMIT_EXCEEDED|AI_WORD_LIMIT_EXCEEDED|RATE_LIMIT_EXCEEDED)\b")),
+    (
+        Kind.MONEY,
+        re.compile(
+            r"insufficient[_ ](quota|balance)|credit[_ ]balance|(spend|usage)_limit_(exceeded|reached)|billing_error"
+            r"|exceeded your current quota|enforced_spend_limit",
+            re.IGNORECASE,
+        ),
+    ),
+    (Kind.RAMP, re.compile(r"\bslow_down\b|\bslow down\b|acceleration limit", re.IGNORECASE)),
+    (Kind.PACE, re.compile(r"rate[_ ]limit", re.IGNORECASE)),
+    (
+        Kind.LENGTH,
+        re.compile(
+            r"context[_ ]length|maximum context|prompt is too long|too many tokens|50,?000 char|50k", re.IGNORECASE
+        ),
+    ),
+    (
+        Kind.KEY,
+        re.compile(r"authentication_error|invalid[_ ]api[_ ]key|incorrect api key|permission_error", re.IGNORECASE),
+    ),
+    (
+        Kind.MODEL,
+        re.compile(
+            r"model_not_found|not_found_error|unsupported_(parameter|value)|unsupported parameter", re.IGNORECASE
+        ),
+    ),
+    (Kind.OUTAGE, re.compile(r"overloaded", re.IGNORECASE)),
+    (Kind.TIMEOUT, re.compile(r"timed? ?out|timeout_error|ETIMEDOUT", re.IGNORECASE)),
+    (Kind.CONNECTION, re.compile(r"connection error|ECONN|fetch failed|socket hang up", re.IGNORECASE)),
+)
+STATUSES = {
+    400: Kind.MODEL,
+    401: Kind.KEY,
+    402: Kind.MONEY,
+    403: Kind.KEY,
+    404: Kind.MODEL,
+    408: Kind.TIMEOUT,
+    413: Kind.LENGTH,
+    422: Kind.LENGTH,
+    429: Kind.PACE,
+    504: Kind.TIMEOUT,
+}
+
+
+def kind(error: str) -> Kind:
+    """Of an error as the vendors' libraries print it: mostly the status first, then the message or the body."""
+    for found, words in WORDS:
+        if words.search(error):
+            return found
+    status = re.match(r"\s*(?:HTTP )?(\d{3})\b", error)
+    number = int(status[1]) if status else 0
+    return STATUSES.get(number, Kind.OUTAGE if number >= 500 else Kind.OTHER)
+
+
+def provider(model: str, named: Mapping[str, str] | None = None) -> str:
+    """Whose model it is: as the environment says, else by its name; `unknown` where neither tells."""
+    if named and model in named:
+        return named[model]
+    if re.match(r"gpt-|o\d|chatgpt", model):
+        return "openai"
+    return next(
+        (p for prefix, p in (("claude", "anthropic"), ("deepseek", "deepseek")) if model.startswith(prefix)), "unknown"
+    )
+
+
+def routes(value: str) -> dict[str, str]:
+    """What a routing variable says, model -> model. Raises ValueError where it is not `MODEL=MODEL,…`."""
+    pairs = [part.split("=") for part in value.split(",") if part.strip()]
+    if any(len(pair) != 2 or not all(word.strip() for word in pair) for pair in pairs):
+        raise ValueError(f"{value!r} is not MODEL=MODEL,MODEL=MODEL")
+    return {model.strip(): instead.strip() for model, instead in pairs}
+
+
+def rerouted(value: str, wanted: Mapping[str, str]) -> str:
+    """The same routing variable with these routes too. One that leads to a model now left is led on."""
+    now = {model: wanted.get(instead, instead) for model, instead in routes(value).items()} | dict(wanted)
+    return ",".join(f"{model}={instead}" for model, instead in sorted(now.items()) if model != instead)
+
+
+def refuge(provider_down: set[str]) -> str | None:
+    """The model to reroute to. DeepSeek first: every tier may use it, and the free one may not use GPT-5."""
+    choice = {"deepseek": "deepseek-chat", "anthropic": "claude-sonnet-4-5-20250929"}
+    return next((model for name, model in choice.items() if name not in provider_down), None)

@@ -1,0 +1,211 @@
+"""Background AI tasks: which of them are stuck, and what becomes of each.
+
+The provider is asked before anything is written: a finished result is stored, not paid for twice. Each change rechecks
+in its own statement that the task is still as it was read.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from opskit.actions import Action, Arguments, Change
+from opskit.database import Database
+from opskit.errors import Refused
+from opskit.services.ai_errors import provider as provider_of
+from opskit.services.providers import Providers
+
+STUCK = """
+    select id::text as task, user_id::text as "user", task_type, status, provider_response_id as response,
+           created_at, updated_at,
+           case when provider_response_id is null then 'orphaned' else 'long-running' end as kind
+    from ai_background_tasks
+    where (status = 'queued' and provider_response_id is null and created_at < now() - interval '2 minutes')
+       or (status in ('queued', 'running') and provider_response_id is not null
+           and updated_at < now() - interval '15 minutes')
+    order by created_at
+"""
+ONE = """
+    select t.status, t.error, t.provider_response_id as response, t.result is not null as has_result,
+           exists (select 1 from ai_usage u where u.id = %(usage)s) as counted
+    from ai_background_tasks t where t.id = %(task)s
+"""
+LATELY = """
+    select selected_model as model, count(*)::int as requests from ai_requests
+    where status = 'succeeded' and created_at > now() - interval '10 minutes' group by 1
+"""
+WHOLE = "select * from ai_background_tasks where id = %(task)s"
+RIGHT = "update (status, result, error) on ai_background_tasks"
+USAGE = uuid.UUID(
+    "6f70736b-6974-4a1e-8f00-000000000000"
+)  # of ours: one ledger row for a task, however often it is tried
+
+
+class Tasks:
+    """Background tasks in the database, beside the provider that works on them."""
+
+    def __init__(self, database: Database, providers: Providers, models: Mapping[str, str], model: str | None) -> None:
+        self.database = database
+        self.providers = providers
+        self.models = models
+        self.model = model
+
+    def stuck(self) -> pd.DataFrame:
+        """Tasks that will not end by themselves, oldest first: task, user, task_type, status, response, kind."""
+        return self.database.read(STUCK)
+
+    def at_provider(self, stuck: pd.DataFrame) -> pd.DataFrame:
+        """The same, with what the provider says of each that has an id there: state, reason."""
+        never = {"status": "never sent", "reason": None}
+        said = [self.providers.response(str(one)) if one else never for one in stuck.response]
+        return stuck.assign(state=[str(s["status"]) for s in said], reason=[s["reason"] or "" for s in said])
+
+    def state(self, task: str) -> dict[str, Any] | None:
+        """A task's row without its text."""
+        found = self.database.rows(ONE, task=task, usage=usage_id(task))
+        return found[0] if found else None
+
+    def succeeding(self, provider: str) -> int:
+        """How many requests to a provider's models succeeded in the last ten minutes."""
+        rows = self.database.rows(LATELY)
+        return sum(row["requests"] for row in rows if provider_of(row["model"], self.models) == provider)
+
+    # What a plan may ask for. Each of these only describes; nothing happens.
+
+    def settle(self, task: str, state: str, reason: str | None, response: str | None) -> Action | None:
+        """What is to be done about a stuck task, by what its provider says. None: it is still being worked on."""
+        before = self.state(task)
+        if state == "completed":
+            return StoreResult().plan({"task": task, "response": response}, before)
+        if state in ("failed", "incomplete", "cancelled"):
+            return Finish().plan({"task": task, "error": f"{state}: {reason}" if reason else state}, before)
+        if state == "expired":
+            return Expire().plan({"task": task}, before)
+        return FailOrphan().plan({"task": task}, before) if state == "never sent" else None
+
+
+def usage_id(task: str) -> str:
+    """The id of a task's ledger row, always the same."""
+    return str(uuid.uuid5(USAGE, task))
+
+
+class Settle(Change):
+    """Ends a stuck task. Subclasses say how, in one statement that holds only while it is still stuck."""
+
+    name = "tasks.settle"
+    title = "Task {task:.8}"
+    ends_as = "failed"
+    in_database = True
+
+    def image(self, services: Any, of: Arguments) -> Any:
+        return services.database.rows(WHOLE, task=of["task"])
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return services.tasks.state(of["task"])
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now and now["status"] == self.ends_as and now != before)
+
+    def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
+        write(services.database, of["task"], before, "failed", self.why(of))
+
+    def why(self, of: Arguments) -> str:
+        raise NotImplementedError
+
+    def undo(self, services: Any, of: Arguments, before: Any, after: Any, key: str) -> None:
+        with services.database.transaction() as cursor:
+            cursor.execute(
+                "update ai_background_tasks set status = %s, error = %s, result = null "
+                "where id = %s and status = %s and error is not distinct from %s",
+                (before["status"], before["error"], of["task"], after["status"], after["error"]),
+            )
+            if cursor.rowcount != 1:
+                raise Refused(f"task {of['task']} has changed since; not touched.")
+            if after["counted"] and not before["counted"]:
+                cursor.execute("delete from ai_usage where id = %s", (usage_id(of["task"]),))
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        unchanged = "status in ('queued', 'running')"
+        why = self.why(of).replace("'", "''")
+        update = f"update ai_background_tasks set status = 'failed', error = '{why}' "  # noqa: S608  # a person's
+        return f"""psql "$DATABASE_URL" -c "{update}where id = '{of["task"]}' and {unchanged}\""""
+
+
+class StoreResult(Settle):
+    name = "tasks.store_result"
+    title = "Task {task:.8}: store the finished result {response}, and count its words"
+    right = f"{RIGHT}; insert, delete on ai_usage"
+    ends_as = "succeeded"
+
+    def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
+        found = services.providers.response(of["response"])
+        if found["status"] != "completed" or not found["text"]:
+            raise Refused(f"{of['response']} is {found['status']} now; there is no result to store.")
+        model = found["model"] or services.tasks.model or "unknown"
+        store(services.database, of["task"], of["response"], before, found["text"], model)
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return (
+            f'curl -s -H "Authorization: Bearer $OPENAI_API_KEY" https://api.openai.com/v1/responses/{of["response"]}'
+        )
+
+
+class Finish(Settle):
+    name = "tasks.finish"
+    title = "Task {task:.8}: write down how it ended at the provider ({error})"
+    right = RIGHT
+
+    def why(self, of: Arguments) -> str:
+        return str(of["error"])
+
+
+class Expire(Settle):
+    name = "tasks.expire"
+    title = "Task {task:.8}: its result has expired at the provider; the writer starts it anew"
+    right = RIGHT
+
+    def why(self, of: Arguments) -> str:
+        return "expired: the provider no longer keeps the result"
+
+
+class FailOrphan(Settle):
+    name = "tasks.fail_orphan"
+    title = "Task {task:.8}: never reached the provider; mark it failed, the writer starts it anew"
+    right = RIGHT
+
+    def why(self, of: Arguments) -> str:
+        return "orphaned: it never reached the provider"
+
+
+def write(database: Database, task: str, before: Mapping[str, Any], status: str, error: str) -> None:
+    """End a task that is still as it was read. Raises Refused where it is not."""
+    with database.transaction() as cursor:
+        cursor.execute(
+            "update ai_background_tasks set status = %s, error = %s "
+            "where id = %s and status = %s and provider_response_id is not distinct from %s "
+            "and result is null and created_at < now() - interval '2 minutes'",
+            (status, error, task, before["status"], before["response"]),
+        )
+        if cursor.rowcount != 1:
+            raise Refused(f"task {task} has moved on since it was read; not touched.")
+
+
+def store(database: Database, task: str, response: str, before: Mapping[str, Any], text: str, model: str) -> None:
+    """Store a result and its ledger row together. Raises Refused where the task is no longer as it was read."""
+    with database.transaction() as cursor:
+        cursor.execute(
+            "update ai_background_tasks set status = 'succeeded', error = null, "
+            "result = jsonb_build_object('summary', %s::text) "
+            "where id = %s and status = %s and provider_response_id = %s and result is null returning user_id",
+            (text, task, before["status"], response),
+        )
+        if cursor.rowcount != 1:
+            raise Refused(f"task {task} has moved on since it was read; not touched.")
+        user = cursor.fetchone()
+        cursor.execute(
+            "insert into ai_usage (id, user_id, model, words_generated) values (%s, %s, %s, %s) on conflict do nothing",
+            (usage_id(task), user["user_id"] if user else None, model, len(text.split())),
+        )

@@ -1,0 +1,87 @@
+"""What a provider's refusal means: one table of real messages, and the routes that lead around it."""
+
+from __future__ import annotations
+
+import pytest
+
+from opskit.services.ai_errors import Kind, kind, provider, refuge, rerouted, routes
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        # 429 is four things, and only the words tell.
+        ("429 Rate limit reached for gpt-5-chat-latest on tokens per min (TPM): Limit 30000", Kind.PACE),
+        ('429 {"type":"error","error":{"type":"rate_limit_error","message":"Number of request tokens"}}', Kind.PACE),
+        ("429 slow_down: your traffic grew too fast", Kind.RAMP),
+        ("503 Slow down", Kind.RAMP),
+        ("429 You exceeded your current quota, please check your plan and billing details.", Kind.MONEY),
+        ("429 insufficient_quota", Kind.MONEY),
+        ("429 organization_spend_limit_exceeded", Kind.MONEY),
+        (
+            '429 {"error":{"type":"rate_limit_error","details":{"error_code":"enforced_spend_limit_reached"}}}',
+            Kind.MONEY,
+        ),
+        ("402 Insufficient Balance", Kind.MONEY),
+        ("429 AI_REQUEST_LIMIT_EXCEEDED", Kind.OURS),
+        ("429 RATE_LIMIT_EXCEEDED", Kind.OURS),
+        ("429 rate_limit_exceeded", Kind.PACE),
+        # 400 is two.
+        ("400 This model's maximum context length is 128000 tokens", Kind.LENGTH),
+        ("400 prompt is too long: 210000 tokens > 200000 maximum", Kind.LENGTH),
+        ("400 Unsupported parameter: 'max_tokens' is not supported with this model.", Kind.MODEL),
+        ("422 Prompt exceeds 50,000 characters", Kind.LENGTH),
+        ("404 The model `claude-sonnet-4.5` does not exist", Kind.MODEL),
+        ("401 Incorrect API key provided: sk-…", Kind.KEY),
+        ("403 Your key may not use this model", Kind.KEY),
+        ('529 {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}', Kind.OUTAGE),
+        ("503 The server is overloaded or not ready yet", Kind.OUTAGE),
+        ("500 Internal server error", Kind.OUTAGE),
+        ("504 timeout_error", Kind.TIMEOUT),
+        ("Request timed out.", Kind.TIMEOUT),
+        ("Connection error.", Kind.CONNECTION),
+        ("something else", Kind.OTHER),
+        ("", Kind.OTHER),
+    ],
+)
+def test_the_words_decide_and_the_status_only_where_they_say_nothing(error: str, expected: Kind) -> None:
+    assert kind(error) is expected
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("gpt-5-chat-latest", "openai"),
+        ("o4-mini", "openai"),
+        ("claude-sonnet-4-5-20250929", "anthropic"),
+        ("deepseek-chat", "deepseek"),
+        ("house-blend", "unknown"),
+    ],
+)
+def test_a_models_name_tells_whose_it_is(model: str, expected: str) -> None:
+    assert provider(model) == expected
+
+
+def test_the_environment_knows_better_than_a_name() -> None:
+    assert provider("house-blend", {"house-blend": "openai"}) == "openai"
+
+
+def test_a_routing_variable_is_read_and_nonsense_in_it_is_refused() -> None:
+    assert routes("") == {}
+    assert routes("a=b, c=d") == {"a": "b", "c": "d"}
+    with pytest.raises(ValueError, match="MODEL=MODEL"):
+        routes("a=b=c")
+
+
+def test_a_new_route_keeps_the_others_and_leads_them_on() -> None:
+    assert rerouted("a=b,x=y", {"b": "c"}) == "a=c,b=c,x=y"
+
+
+def test_a_route_that_leads_back_home_is_dropped() -> None:
+    assert rerouted("a=b", {"b": "a"}) == "b=a"
+
+
+def test_the_way_out_is_a_model_that_free_users_may_use_too() -> None:
+    assert refuge({"openai"}) == "deepseek-chat"
+    assert (refuge({"deepseek"}) or "").startswith("claude")
+    assert refuge({"deepseek", "anthropic"}) is None
