@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from opskit.sandbox.app_call import Call
     from opskit.sandbox.world import World
 
-LASTS = timedelta(hours=1)
 
-
-def token(world: World, user: str, lasts: timedelta = LASTS) -> str:
+def token(world: World, user: str, lasts: timedelta = timedelta(hours=1)) -> str:
     """A session of that user, from now on."""
     now = world.clock.now()
     claims = {"sub": user, "role": "authenticated", "iat": _seconds(now), "exp": _seconds(now + lasts)}

@@ -147,6 +147,7 @@ Happening = Annotated[
     | SetApiVersion
     | writing.Write
     | writing.WriteOffline
+    | writing.StaySignedOut
     | writing.DeleteOwnText
     | writing.AddChapter
     | writing.Conflict

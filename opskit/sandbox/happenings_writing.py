@@ -73,6 +73,12 @@ class WriteOffline(ByWriters):
     what: Literal["write_offline"]
 
 
+class StaySignedOut(ByWriters):
+    """Their session expires while they write: every further save is 401, and no report of it gets through."""
+
+    what: Literal["stay_signed_out"]
+
+
 class DeleteOwnText(ByWriters):
     """They cut down their own text, little by little; or nearly all of it at once."""
 
@@ -169,6 +175,16 @@ def _write_offline(told: WriteOffline, desk: Desk) -> Story:
         yield
 
 
+def _stay_signed_out(told: StaySignedOut, desk: Desk) -> Story:
+    tab = desk.open()
+    while True:
+        for _ in range(3):
+            tab.type()
+            tab.autosave()
+            yield
+        tab.signed_in = False
+
+
 def _delete_own_text(told: DeleteOwnText, desk: Desk) -> Story:
     tab = desk.open()
     while True:
@@ -228,6 +244,7 @@ def _save_by_hand(told: SaveByHand, desk: Desk) -> Story:
 STORIES: dict[type[ByWriters], Callable[..., Story]] = {
     Write: _write,
     WriteOffline: _write_offline,
+    StaySignedOut: _stay_signed_out,
     DeleteOwnText: _delete_own_text,
     AddChapter: _add_chapter,
     Conflict: _conflict,

@@ -12,6 +12,7 @@ import json
 import random
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -26,6 +27,7 @@ JSON = dict[str, Any]
 
 UNDO_KEPT = 100  # entries, the newest
 OPAQUE = "[object Object]"  # what becomes of an error that is an object where a text is wanted
+LASTS, OVER = timedelta(hours=1), timedelta(0)  # a session
 UNREACHED = (502, 503, 504)  # no answer of the app: the browser takes it for the network
 
 OPEN = """
@@ -71,6 +73,7 @@ class Tab:
     base: str | None = None
     undo: list[JSON] = field(default_factory=list)
     retries: int = 0
+    signed_in: bool = True
 
     def reload(self) -> None:
         """Take what is stored, and lose what was not. What cannot be read leaves an empty page."""
@@ -140,6 +143,8 @@ class Tab:
 
     def _note(self) -> None:
         """The only ledger of attempts: when, and how much was written; no text."""
+        if not self.signed_in:  # the database refuses, as the app will
+            return
         now, before = self.desk.world.clock.now(), self.undo[-1].get("words", 0) if self.undo else 0
         entry = {"timestamp": now.isoformat(), "delta": self.words - before, "words": self.words}
         self.undo = [*self.undo, entry][-UNDO_KEPT:]
@@ -157,6 +162,6 @@ class Tab:
         headers = {
             "Content-Type": "application/json",
             "User-Agent": self.agent,
-            "Authorization": f"Bearer {app_session.token(world, self.desk.user)}",
+            "Authorization": f"Bearer {app_session.token(world, self.desk.user, LASTS if self.signed_in else OVER)}",
         }
         return app.posted(world, path, headers, json.dumps(body).encode(), self.desk.address)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import uuid
@@ -10,6 +9,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+
+from opskit.sandbox import app_autosave
 
 Row = dict[str, Any]
 
@@ -124,12 +125,13 @@ def _document(
     if author.tier == "free":
         sessions = [at for at in sessions if now - at < timedelta(days=30)]
     paragraphs = [paragraph(rng) for _ in range(rng.randint(1, 3))]
+    chapters = [_chapter(rng, order) for order in range(rng.choice((0, 0, 0, 2, 3, 6)))]
     document: Row = {
         "id": identifier(rng),
         "project_id": project,
         "user_id": author.id,
         "title": f"Chapter {number}: {rng.choice(TITLES)}",
-        "content": _content(paragraphs),
+        "content": json.dumps(_content(paragraphs, chapters)),
         "status": rng.choice(("draft", "draft", "todo", "complete")),
         "word_count": _count(paragraphs),
         "created_at": created,
@@ -139,16 +141,24 @@ def _document(
     main = {"name": "main", "is_main": True, "content": document["content"]}
     pages.tables["document_branches"].append({"id": identifier(rng), **base, **main, "created_at": created})
     for version, at in enumerate(sessions, 1):
-        paragraphs += [paragraph(rng) for _ in range(rng.randint(1, 2))]
-        content, words = _content(paragraphs), _count(paragraphs)
+        if len(paragraphs) > 4 and rng.random() < 0.15:  # they cut their own text, and not by half
+            paragraphs = paragraphs[:-1]
+        else:
+            paragraphs = paragraphs + [paragraph(rng) for _ in range(rng.randint(1, 2))]
+        body, words = _content(paragraphs, chapters), _count(paragraphs)
+        content = json.dumps(body)
         document |= {"content": content, "word_count": words, "updated_at": at}
         kept = {"title": document["title"], "content": content, "word_count": words, "created_at": at}
         pages.tables["document_versions"].append({"id": identifier(rng), **base, "version_number": version, **kept})
-        digest = hashlib.sha256(content.encode()).hexdigest()
-        snapshot = {"autosave_hash": digest, "payload": content, "created_at": at - timedelta(milliseconds=80)}
+        snapshot = {
+            "autosave_hash": app_autosave.hashed(body),
+            "payload": content,
+            "created_at": at - timedelta(milliseconds=80),
+        }
         pages.tables["document_snapshots"].append({"id": identifier(rng), **base, **snapshot})
     if sessions:
         stack = [{"timestamp": (at - timedelta(seconds=1)).isoformat(), "delta": rng.randint(5, 60)} for at in sessions]
+        stack[-1]["words"] = document["word_count"]
         history = {"undo_stack": json.dumps(stack), "redo_stack": "[]", "updated_at": sessions[-1]}
         pages.tables["document_undo_history"].append({**base, **history})
     pages.tables["documents"].append(document)
@@ -165,9 +175,14 @@ def title(rng: random.Random) -> str:
     return f"The {rng.choice(TITLES)}"
 
 
-def _content(paragraphs: list[str]) -> str:
+def _chapter(rng: random.Random, order: int) -> Row:
+    """With its keys as the database keeps them."""
+    return {"id": identifier(rng), "order": order, "title": title(rng)}
+
+
+def _content(paragraphs: list[str], chapters: list[Row]) -> Row:
     html = "".join(f"<p>{one}</p>" for one in paragraphs)
-    return json.dumps({"html": html, "structure": [], "metadata": {}})
+    return {"html": html, "structure": chapters, "metadata": {}}
 
 
 def _count(paragraphs: list[str]) -> int:
@@ -179,14 +194,14 @@ def _stumble(rng: random.Random, pages: Pages, now: datetime) -> None:
     documents = pages.tables["documents"]
     for _ in range(rng.randint(60, 90)):
         document = rng.choice(documents)
-        at = _moment(rng, now - WEEKS, now - timedelta(hours=2))
+        at, kind = _moment(rng, now - WEEKS, now - timedelta(hours=2)), rng.choice(("network", "network", "conflict"))
         pages.tables["autosave_failures"].append(
             {
                 "id": identifier(rng),
                 "user_id": document["user_id"],
                 "document_id": document["id"],
-                "failure_type": rng.choice(("network", "network", "conflict")),
-                "error_message": "[object Object]",
+                "failure_type": kind,
+                "error_message": "Failed to fetch" if kind == "network" else "[object Object]",
                 "client_hash": f"{rng.getrandbits(256):064x}",
                 "retry_count": rng.choice((0, 0, 0, 1)),
                 "user_agent": rng.choice(AGENTS),
