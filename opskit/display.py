@@ -200,6 +200,8 @@ def timeline(lanes: Mapping[str, Iterable[Any]], title: str) -> Any:
     if every:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415  # as in `canvas`
 
+        if min(every) == max(every):  # one moment makes no axis
+            axes.set_xlim(every[0] - pd.Timedelta("30min"), every[0] + pd.Timedelta("30min"))
         axes.xaxis.set_major_locator(locator := AutoDateLocator(maxticks=8))
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     else:

@@ -108,6 +108,7 @@ class Facts(Strict):
         default_factory=dict, description="model -> provider, where its name does not tell"
     )
     ai_background_model: str | None = Field(None, description="the model that background tasks ask for")
+    ai_ensemble_partial: bool = Field(False, description="whether ensemble answers with what it has")
     ai_function_seconds: int | None = Field(None, description="after which the host kills a function of the app")
 
 

@@ -28,7 +28,12 @@ def needed(book: Runbook) -> list[tuple[str, str, str]]:
     if book.calls("providers"):
         reads += [("plan", name, route.right) for name, routes in providers.READS.items() for route in routes]
     changes = [("apply", *right) for right in _changes(book)]
-    return [*tables, *reads, *changes, ("plan", "database", "bypassrls, or a policy that shows every row")]
+    return [
+        *tables,
+        *dict.fromkeys(reads),
+        *changes,
+        ("plan", "database", "bypassrls, or a policy that shows every row"),
+    ]
 
 
 def _reads(service: str, book: Runbook) -> list[str]:
@@ -64,9 +69,9 @@ def _source(face: type[Any], verb: str) -> str:
 def _tables(book: Runbook) -> list[str]:
     found: list[str] = []
     if book.calls("profiles"):
-        found += [t for sql in (profiles.PAYING, profiles.OWNERS, profiles.LEDGER) for t in tables_in(sql)]
+        found += [t for sql in (profiles.PAYING, profiles.OWNERS, profiles.WORDS) for t in tables_in(sql)]
     if book.calls("tasks"):
-        found += [t for sql in (tasks.STUCK, tasks.ONE, tasks.LATELY) for t in tables_in(sql)]
+        found += [t for sql in (tasks.STUCK, tasks.ONE, tasks.LATEST) for t in tables_in(sql)]
     found += [table for sql in book.queries() for table in tables_in(sql)]
     return sorted(set(found))
 
@@ -91,9 +96,10 @@ def tables_in(sql: str) -> list[str]:
 def _changes(book: Runbook) -> list[tuple[str, str]]:
     """(service, right) of every change that the runbook's cells may plan."""
     found = [(c.name.partition(".")[0], c) for c in Change.known.values() if c.right]
-    return [
+    rights = [
         ("database" if service in ("profiles", "tasks") else service, change.right)
         for service, change in found
         if change.name.partition(".")[2] in book.calls(service)
         or (service == "tasks" and "settle" in book.calls(service))
     ]
+    return list(dict.fromkeys(rights))

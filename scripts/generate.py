@@ -92,6 +92,7 @@ def needed_rights() -> Iterator[str]:
         yield f"**{book.title}**"
         yield ""
         yield from table(("To", "Service", "Least rights"), rows)
+        yield ""
 
 
 def priorities() -> Iterator[str]:

@@ -15,6 +15,7 @@ import pytest
 from opskit import display, run
 from opskit.display import mask, masked, personal
 from opskit.journal import Journal
+from opskit.plan import MADE_FOR
 from opskit.redaction import Redactor
 
 ANA = "ana.lima@example.com"
@@ -112,8 +113,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def a_run(folder: Path, **parameters: Any) -> run.Run:
-    keys = ("run", "operator", "runbook", "notebook", "opskit", "environment", "parameters", "incident")
-    about = {key: key for key in keys}
+    about = {key: key for key in MADE_FOR}
     given: Any = SimpleNamespace(**parameters)
     target: Any = SimpleNamespace(digest="sha256:0")
     services: Any = None

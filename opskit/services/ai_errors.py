@@ -7,8 +7,12 @@ limit; 503 may be pace as well. So the words of the body go first, the status on
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
+
+import pandas as pd
+
+from opskit.errors import CannotTell
 
 PROVIDERS = ("openai", "anthropic", "deepseek")
 
@@ -116,3 +120,25 @@ def refuge(provider_down: set[str]) -> str | None:
     """The model to reroute to. DeepSeek first: every tier may use it, and the free one may not use GPT-5."""
     choice = {"deepseek": "deepseek-chat", "anthropic": "claude-sonnet-4-5-20250929"}
     return next((model for name, model in choice.items() if name not in provider_down), None)
+
+
+def trouble(
+    requests: pd.DataFrame, kinds: Collection[str], least: int = 5, share: float = 0.05
+) -> dict[str, pd.DataFrame]:
+    """provider -> its rows of these kinds, where they are more than noise: so many requests, and such a share.
+
+    `requests` has one row for each provider, kind and error, with `requests` counted. Without any, nothing can be told.
+    """
+    if requests.empty:
+        raise CannotTell("database: no AI request in this time, so there is nothing to judge by.")
+    found = {}
+    for name, rows in requests.groupby("provider"):
+        hit = rows[rows.kind.isin(kinds)]
+        if hit.requests.sum() >= max(least, share * rows.requests.sum()):
+            found[str(name)] = hit
+    return found
+
+
+def told(rows: pd.DataFrame | None) -> str:
+    """The commonest of these errors in a few words."""
+    return "" if rows is None else f"{rows.requests.sum()} times {rows.error.iloc[0][:90]}"

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import pandas as pd
+
 from opskit.actions import Action, Arguments, Change
 from opskit.database import Database
 from opskit.errors import CannotTell, Refused
@@ -30,14 +32,20 @@ OWNERS = """
       and (p.stripe_customer_id is null or p.stripe_customer_id = %(customer)s)
 """
 WHOLE = "select * from user_profiles where id = %(profile)s"
-# Words written since the counter was last rightly reset: when the paid period began.
+# Words written since the counter was last rightly reset: when the paid period began. A free user's is reset monthly,
+# and who has not paid for a new period has not been reset for it.
 LEDGER = """
-    select p.ai_words_used_this_month as counter, coalesce(sum(u.words_generated), 0)::int as ledger
+    select p.id::text as profile, p.subscription_tier as tier, p.ai_words_used_this_month as counter,
+           coalesce(sum(u.words_generated), 0)::int as ledger
     from user_profiles p
-    left join ai_usage u on u.user_id = p.id and u.created_at >= p.subscription_current_period_start
-    where p.id = %(profile)s
-    group by p.id
+    left join ai_usage u on u.user_id = p.id and u.created_at >=
+      case when p.subscription_status in ('active', 'trialing')
+           then coalesce(p.subscription_current_period_start, p.ai_words_reset_date) else p.ai_words_reset_date end
 """
+WORDS = f"{LEDGER} where p.id = %(profile)s group by p.id"
+MISCOUNTED = f"""
+    select * from ({LEDGER} group by p.id) as counted where counter <> ledger order by abs(counter - ledger) desc
+"""  # noqa: S608  # our own
 
 
 class Profiles:
@@ -94,10 +102,14 @@ class Profiles:
 
     def words(self, profile: str) -> dict[str, Any]:
         """A profile's word counter, and what its ledger says it should be."""
-        rows = self.database.rows(LEDGER, profile=profile)
+        rows = self.database.rows(WORDS, profile=profile)
         if not rows:
             raise CannotTell(f"database: profile {profile} does not exist.")
-        return rows[0]
+        return {"counter": rows[0]["counter"], "ledger": rows[0]["ledger"]}
+
+    def miscounted(self) -> pd.DataFrame:
+        """Profiles whose word counter differs from its ledger, the most wrong first: profile, tier, counter, ledger."""
+        return self.database.read(MISCOUNTED)
 
     # What a plan may ask for. Each of these only describes; nothing happens.
 

@@ -21,13 +21,13 @@ READS = {  # a canary is a declared read: it changes nothing but the bill
     "openai": (
         Read("GET", "/v1/models", "Models: read"),
         Read("GET", "/v1/responses/{id}", "Responses: read"),
-        Read("POST", "/v1/chat/completions", "Model capabilities: write, for paid probes"),
+        Read("POST", "/v1/chat/completions", "Model capabilities: write, only for paid probes"),
     ),
-    "anthropic": (Read("GET", "/v1/models", "any key"), Read("POST", "/v1/messages", "any key, for paid probes")),
+    "anthropic": (Read("GET", "/v1/models", "any key"), Read("POST", "/v1/messages", "any key; paid probes")),
     "deepseek": (
         Read("GET", "/models", "any key"),
         Read("GET", "/user/balance", "any key"),
-        Read("POST", "/chat/completions", "any key, for paid probes"),
+        Read("POST", "/chat/completions", "any key; paid probes"),
     ),
 }
 VERSION = "2023-06-01"  # of Anthropic's API: the oldest that it still takes
@@ -109,6 +109,10 @@ class Providers:
         """Have a person pay, or raise the spending limit."""
         return TopUp().plan({"provider": provider}, None)
 
+    def relieve(self, provider: str) -> Action:
+        """Have people ask less of a provider that limits our pace, background work first."""
+        return Relieve().plan({"provider": provider}, None)
+
 
 @documented
 class Face:
@@ -161,35 +165,43 @@ class RotateKey(Change):
         )
 
 
-class RevokeKey(Change):
-    """Nobody can see from here that a key is gone, so this is only done when requests succeed without it."""
+class Succeeding(Change):
+    """What only a person can do at a provider. Done once users' requests to it succeed again."""
 
-    name = "providers.revoke_key"
-    title = "By hand: once requests succeed, revoke the old {provider} key in its console"
+    name = "providers.succeeding"
     manual = True
     in_database = True
 
     def look(self, services: Any, of: Arguments) -> Any:
-        return {"succeeding": bool(services.tasks.succeeding(of["provider"]))}
+        return {"succeeding": services.tasks.succeeding(of["provider"])}
 
     def done(self, now: Any, before: Any) -> bool:
         return bool(now["succeeding"])
+
+
+class RevokeKey(Succeeding):
+    """Nobody can see from here that a key is gone; but requests that succeed show that nothing needs it any more."""
+
+    name = "providers.revoke_key"
+    title = "By hand: once requests succeed, revoke the old {provider} key in its console"
 
     def by_hand(self, of: Arguments, before: Any) -> str:
         return f"the console of {of['provider']}: API keys, the old one, revoke (re-enable it only if it never leaked)"
 
 
-class TopUp(Change):
+class TopUp(Succeeding):
     name = "providers.top_up"
     title = "By hand: add credit at {provider}, or raise its spending limit; waiting does not help"
-    manual = True
-    in_database = True
-
-    def look(self, services: Any, of: Arguments) -> Any:
-        return {"succeeding": bool(services.tasks.succeeding(of["provider"]))}
-
-    def done(self, now: Any, before: Any) -> bool:
-        return bool(now["succeeding"])
 
     def by_hand(self, of: Arguments, before: Any) -> str:
         return f"the console of {of['provider']}: billing; then one request of the feature in the app"
+
+
+class Relieve(Succeeding):
+    name = "providers.relieve"
+    title = (
+        "By hand: hold background tasks back, wait as long as {provider} says in retry-after, ask it for a higher tier"
+    )
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return f"the console of {of['provider']}: limits; its refusals carry retry-after and what remains"

@@ -33,9 +33,10 @@ ONE = """
            exists (select 1 from ai_usage u where u.id = %(usage)s) as counted
     from ai_background_tasks t where t.id = %(task)s
 """
-LATELY = """
-    select selected_model as model, count(*)::int as requests from ai_requests
-    where status = 'succeeded' and created_at > now() - interval '10 minutes' group by 1
+LATEST = """
+    select selected_model as model, max(created_at) filter (where status = 'succeeded') as succeeded,
+           max(created_at) filter (where status <> 'succeeded') as failed
+    from ai_requests where created_at > now() - interval '1 day' group by 1
 """
 WHOLE = "select * from ai_background_tasks where id = %(task)s"
 RIGHT = "update (status, result, error) on ai_background_tasks"
@@ -68,10 +69,10 @@ class Tasks:
         found = self.database.rows(ONE, task=task, usage=usage_id(task))
         return found[0] if found else None
 
-    def succeeding(self, provider: str) -> int:
-        """How many requests to a provider's models succeeded in the last ten minutes."""
-        rows = self.database.rows(LATELY)
-        return sum(row["requests"] for row in rows if provider_of(row["model"], self.models) == provider)
+    def succeeding(self, provider: str) -> bool:
+        """Whether users' last requests to each of a provider's models succeeded."""
+        rows = [row for row in self.database.rows(LATEST) if provider_of(row["model"], self.models) == provider]
+        return bool(rows) and all(r["succeeded"] and (not r["failed"] or r["succeeded"] > r["failed"]) for r in rows)
 
     # What a plan may ask for. Each of these only describes; nothing happens.
 

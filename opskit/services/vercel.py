@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import MAXYEAR, UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pandas as pd
@@ -24,6 +25,7 @@ READS = (
     Read("GET", "/v10/projects/{id}/env", "Environment variables: read"),
     Read("GET", "/v1/projects/{id}/env/{id}", "Environment variables: read"),
 )
+LOG = ["at", "status", "operation", "event", "code", "deployment", "path", "text"]
 PAGE = 20
 MOST_DEPLOYMENTS = 200  # of one window; more than that is not an ordinary month
 UNDER_WAY = ("BUILDING", "INITIALIZING", "QUEUED")
@@ -95,9 +97,10 @@ class Vercel:
         return {"live": self.live(), "building": sorted(known[known.state.isin(UNDER_WAY)].deployment)}
 
     def log(self, since: datetime, path: str) -> pd.DataFrame:
-        """What the app answered on one path since a moment, oldest first.
+        """What the app answered on one path since a moment, oldest first. `path` may hold * for any one id.
 
-        Columns: at, status, operation, event (Stripe's id, where logged), deployment, text. Raises CannotTell where the
+        Columns: at, status, operation, event (Stripe's id, where logged), code (SQLSTATE, where logged), deployment,
+        path, text. Raises CannotTell where the
         log, of all paths, does not reach back that far: logs are kept for a day or so, and an empty one proves nothing.
         """
         rows: list[tuple[Any, ...]] = []
@@ -108,12 +111,15 @@ class Vercel:
             for line in self.http.read(route, self.team).lines:
                 at = _time(line["timestampInMs"])
                 oldest = min(oldest, at)
-                if line.get("requestPath") == path and at >= since:
-                    rows.append((at, line.get("responseStatusCode"), *_said(line), name, line.get("message", "")))
+                asked = str(line.get("requestPath"))
+                if at >= since and fnmatchcase(asked, path):
+                    rows.append(
+                        (at, line.get("responseStatusCode"), *_said(line), name, asked, line.get("message", ""))
+                    )
         if oldest > since + QUIET:
             reach = "is empty" if oldest.year == MAXYEAR else f"reaches back only to {oldest:%Y-%m-%d %H:%M} UTC"
             raise CannotTell(f"vercel: the log {reach}.")
-        frame = pd.DataFrame(rows, columns=["at", "status", "operation", "event", "deployment", "text"])
+        frame = pd.DataFrame(rows, columns=LOG)
         return frame.sort_values("at", kind="stable", ignore_index=True)
 
     def replace_deployment(self, failing: str, advice: str) -> Action:
@@ -135,13 +141,13 @@ class Vercel:
         return Redeploy().plan({"deployment": deployment}, self.traffic())
 
 
-def _said(line: dict[str, Any]) -> tuple[str | None, str | None]:
-    """operation and Stripe event id of a message, where it is one of the app's JSON lines."""
+def _said(line: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
+    """operation, Stripe event id and SQLSTATE of a message, where it is one of the app's JSON lines."""
     try:
         context = json.loads(line["message"])["context"]
-        return context["operation"], context.get("eventId") or context.get("event_id")
+        return context["operation"], context.get("eventId") or context.get("event_id"), context.get("code")
     except (ValueError, KeyError, TypeError):
-        return None, None
+        return None, None, None
 
 
 def _message(deployment: dict[str, Any]) -> str:

@@ -1,0 +1,28 @@
+"""How urgent an AI incident is. One function; the levels of the old prose runbook are its evidence.
+
+It resolves what the sources left open. Absolute numbers never trip at low traffic, so shares count as well. Of the two
+alert thresholds, 5 % (over 5 minutes) asks for a look: P2; 10 % (over 10 minutes) is worth a page: P1. Where two
+levels meet, the worse one holds.
+"""
+
+from __future__ import annotations
+
+LEVELS = {"P0": "CRITICAL", "P1": "HIGH", "P2": "MEDIUM", "P3": "LOW"}
+FEWEST = 10  # requests: below that a share says nothing
+
+
+def level(per_minute: float, failed: int, requests: int, down: int, providers: int, slow: bool) -> tuple[str, str]:
+    """(P0 to P3, why). `down` of so many `providers` are down; `per_minute` errors in the worst five minutes."""
+    share = failed / requests if requests >= FEWEST else 0.0
+    for name, rules in (
+        ("P0", ((0 < providers <= down, "all providers are down"), (per_minute > 50, "more than 50 errors a minute"),
+                (share >= 0.5, "half of all requests fail"))),
+        ("P1", ((down > 0, "a provider is down"), (per_minute >= 10, "10 to 50 errors a minute"),
+                (share >= 0.10, "10 % of requests fail"))),
+        ("P2", ((per_minute >= 5, "5 to 10 errors a minute"), (share >= 0.05, "5 % of requests fail"),
+                (slow, "requests are slow"))),
+    ):  # fmt: skip
+        reasons = [why for holds, why in rules if holds]
+        if reasons:
+            return name, "; ".join(reasons)
+    return "P3", "less than that"
