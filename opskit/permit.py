@@ -13,7 +13,9 @@ from opskit.actions import Action, Change
 from opskit.database import Database
 from opskit.errors import CannotTell, Refused
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+# A terminal that is closed ends what runs in it, unless that was started under `nohup`.
+HANGING_UP = (signal.SIGHUP,) if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else ()
+STOPPING = (signal.SIGINT, signal.SIGTERM, *HANGING_UP)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -402,7 +402,7 @@ def _papermill(notebook: Path, given: dict[str, Any], session: Session) -> None:
 
 @contextmanager
 def signals_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C: the run ends as `interrupted`, with its record sealed and its kernel gone."""
+    """Treat SIGTERM, and a terminal that closes, like Ctrl-C: the run ends interrupted, sealed, its kernel gone."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt

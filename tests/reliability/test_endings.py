@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -19,18 +21,19 @@ import psutil
 import pytest
 import scene as scenes
 from scene import Said, Scene, quickly, results
-from support import Opskit, data
+from support import OPSKIT, Opskit, data
 from victims import DISKS, SEALING, Accident, Linger
 
 from opskit import approval, archive, journal, record
 from opskit.actions import Action
+from opskit.permit import STOPPING
 
 Run = Callable[..., Said]
 Begin = Callable[..., Any]
 BEGIN = "import os, signal, sys, time\nfrom opskit import begin\nrun = begin('small')"
 HERE = Path(__file__).parent
 NOBODY = Path("nobody")  # allows no signer
-SIGNS = pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+SIGNS = pytest.mark.parametrize("sign", quickly(STOPPING, signal.SIGTERM))
 
 
 def wait_for(what: Callable[[], Any], process: Any = None) -> Any:
@@ -97,6 +100,29 @@ def test_a_signal_ends_a_run(
     assert (said.exit, "interrupted" in said.out) == (1, True), said
     assert f"{sign.name} came" in why(outputs)
     sealed(outputs, "interrupted")
+
+
+def test_a_terminal_that_closes_ends_a_run(scene: Scene, outputs: Path) -> None:
+    scene.keep("small", BEGIN, "time.sleep(600)")
+    terminal, ours = os.openpty()
+    process = subprocess.Popen(
+        [OPSKIT, "run", "small", "--environment", scene.name],
+        stdin=ours, stdout=ours, stderr=ours, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # its controlling terminal
+    )  # fmt: skip
+    os.close(ours)
+    wait_for(lambda: [e for e in events(outputs, "cell.started") if e["cell"] == "cell-1"])
+    os.close(terminal)
+    process.wait(60)
+    assert "SIGHUP came" in why(outputs)
+    sealed(outputs, "interrupted")
+
+
+def test_under_nohup_a_terminal_that_closes_ends_nothing() -> None:
+    said = "from opskit.permit import STOPPING; print(*STOPPING)"
+    for words, heard in (([], True), (["nohup"], False)):
+        done = subprocess.run([*words, sys.executable, "-c", said], capture_output=True, text=True, check=True)
+        assert (str(int(signal.SIGHUP)) in done.stdout.split()) is heard
 
 
 def test_a_signal_before_the_kernel_starts_ends_a_run(
@@ -381,7 +407,13 @@ def test_without_a_place_for_records_nothing_begins(disk: str, scene: Scene, mac
 REFUSALS = [(d, m) for d in DISKS for m in ("before the intent", "in the action", "before the end", "before the seal")]
 
 
-@pytest.mark.parametrize(("disk", "moment"), quickly(REFUSALS, REFUSALS[0], REFUSALS[3], REFUSALS[5]))
+SOME = (
+    ("full", "before the intent"), ("full", "before the seal"), ("read-only", "in the action"),
+    ("broken", "before the intent"), ("beyond its quota", "in the action"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("disk", "moment"), quickly(REFUSALS, *SOME))
 def test_a_disk_that_refuses_in_an_apply(
     disk: str, moment: str, scene: Scene, machine: Machine, tmp_path: Path
 ) -> None:

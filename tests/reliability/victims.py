@@ -6,9 +6,13 @@ kills itself or the runner whose kernel it is.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
+import platform
 import signal
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -90,7 +94,29 @@ def seize(disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
 
 
-DISKS = {"full": fill, "read-only": seize}
+def refuse(call: str, error: int) -> None:
+    """From now on Linux answers a system call of this process with an error; what it says is heard."""
+    library, number = ctypes.CDLL(None, use_errno=True), CALLS[platform.machine()][call]
+    load, equal, greater, answer = 0x20, 0x15, 0x25, 0x06
+    code = [
+        (load, 0, 0, 0), (equal, 0, 3, number),  # is it this call?
+        (load, 0, 0, 16), (greater, 0, 1, 2),  # to a file, and not to the terminal?
+        (answer, 0, 0, 0x50000 | error), (answer, 0, 0, 0x7FFF0000),
+    ]  # fmt: skip
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in code))
+    described = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code), ctypes.addressof(program)))
+    for words in ((38, 1, 0, 0, 0), (22, 2, described, 0, 0)):  # no new privileges, then the filter
+        if library.prctl(*words):
+            raise OSError(ctypes.get_errno(), "the kernel takes no filter for system calls")
+
+
+CALLS = {"x86_64": {"write": 1, "fsync": 74}, "aarch64": {"write": 64, "fsync": 82}}  # as Linux numbers them
+DISKS: dict[str, Callable[[Path], None]] = {
+    "full": fill,
+    "read-only": seize,
+    "broken": lambda _: refuse("fsync", errno.EIO),
+    "beyond its quota": lambda _: refuse("write", errno.EDQUOT),
+}
 
 
 def arm(accident: Accident | None = None) -> None:
