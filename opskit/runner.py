@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -344,27 +345,32 @@ def save(nb: NotebookNode, session: Session) -> None:
 
 def cleaned(nb: NotebookNode, redactor: Redactor) -> NotebookNode:
     """A notebook without a secret, also in the seam between two outputs, and with text that can be written."""
-    copy = joined(nb)
-    for cell in copy["cells"]:
-        across_outputs(cell.get("outputs", []), redactor)
-    clean: NotebookNode = nbformat.from_dict(each(copy, lambda text: redactor.text(sound(text))))
+    cells = [json.loads(_cleaned(json.dumps(cell), redactor)) for cell in nb.cells]
+    rest = each({key: value for key, value in nb.items() if key != "cells"}, lambda text: redactor.text(sound(text)))
+    clean: NotebookNode = nbformat.from_dict({**rest, "cells": cells})
     return clean
 
 
-def joined(nb: NotebookNode) -> Any:
-    """The notebook with neighbouring pieces of one stream put together, so that no secret hides in the seam."""
-    copy = json.loads(json.dumps(nb))
-    for cell in copy["cells"]:
-        outputs: list[dict[str, Any]] = []
-        for output in cell.get("outputs", []):
-            last = outputs[-1] if outputs else {}
-            if output["output_type"] == "stream" and last.get("name") == output["name"]:
-                last["text"] += output["text"]
-            else:
-                outputs.append(output)
-        if "outputs" in cell:
-            cell["outputs"] = outputs
-    return copy
+@lru_cache(maxsize=200)
+def _cleaned(cell: str, redactor: Redactor) -> str:
+    """One cell, as JSON: after each step the whole notebook is written anew, and most of it is as it was."""
+    copy = json.loads(cell)
+    if "outputs" in copy:
+        copy["outputs"] = joined(copy["outputs"])
+        across_outputs(copy["outputs"], redactor)
+    return json.dumps(each(copy, lambda text: redactor.text(sound(text))))
+
+
+def joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A cell's outputs with neighbouring pieces of one stream put together, so that no secret hides in the seam."""
+    found: list[dict[str, Any]] = []
+    for output in outputs:
+        last = found[-1] if found else {}
+        if output["output_type"] == "stream" and last.get("name") == output["name"]:
+            last["text"] += output["text"]
+        else:
+            found.append(output)
+    return found
 
 
 def across_outputs(outputs: list[dict[str, Any]], redactor: Redactor) -> None:

@@ -50,7 +50,8 @@ def described(world: World, folder: Path, overrides: dict[str, Any]) -> dict[str
             "database_system": row[0] if row else None,
         },
         "facts": {**facts, **overrides.get("facts", {})},
-        "limits": {"max_actions": 25, **overrides.get("limits", {})},
+        # No live traffic shares Stripe's limit here, which is 25 for one endpoint.
+        "limits": {"max_actions": 25, "stripe_requests_per_second": 20, **overrides.get("limits", {})},
         "retention_days": 90,
     }
 
