@@ -30,12 +30,13 @@ class Result(StrEnum):
     ALREADY = "already so"  # it was like that before we began
     STALE = "stale"  # the world has changed since it was planned; not done
     WAITING = "waits for a person"
+    SAID = "done, a person says"  # its fate could not be seen, and a person decided
     FAILED = "failed"  # it was tried, and had no effect
     UNKNOWN = "fate unknown"  # it may or may not have happened
 
     @property
     def good(self) -> bool:
-        return self in (Result.DONE, Result.ALREADY)
+        return self in (Result.DONE, Result.ALREADY, Result.SAID)
 
     @property
     def stops(self) -> bool:
@@ -164,8 +165,12 @@ class Past:
         return action.id in self.begun and self.result(action) in (None, Result.UNKNOWN)
 
     def key(self, action: Action) -> str | None:
-        """The idempotency key of an attempt that was never answered: with it, the same is not done twice."""
-        return self.begun[action.id].get("key") if self.in_doubt(action) else None
+        """The idempotency key of an attempt that was never answered: with it, the same is not done twice.
+
+        Also where a person decided that it had no effect: they may be wrong.
+        """
+        unanswered = self.in_doubt(action) or "decided_by" in self.ended.get(action.id, {})
+        return self.begun[action.id].get("key") if unanswered and action.id in self.begun else None
 
 
 def _carry_out_one(action: Action, past: Past, services: Any, journal: Journal) -> tuple[Result, str]:
@@ -304,6 +309,20 @@ def _end(journal: Journal, action: Action, result: Result, why: str, after: Json
     return result, why
 
 
+@dataclass(frozen=True)
+class Decision:
+    """A person's word for what became of an action, where that could not be seen."""
+
+    action: Action
+    done: bool
+    because: str
+
+    def write(self, journal: Journal, by: str) -> None:
+        why = f"{by} decided that it was {'done' if self.done else 'not done'}: {self.because}"
+        about = {"action": self.action.id, "name": self.action.name, "why": why, "after": None, "decided_by": by}
+        journal.write("action.ended", result=Result.SAID if self.done else Result.FAILED, **about)
+
+
 def to_take_back(actions: Sequence[Action], events: Sequence[Event]) -> list[Action]:
     """Those of the actions that made a change of their own, last first."""
     past = Past(events)
@@ -323,6 +342,9 @@ def take_back(
         if past.in_doubt(action):
             yield action, Result.UNKNOWN, "it was begun, and nobody found out whether it happened: resume first"
             return
+        if past.result(action) is Result.SAID and _is_ours(action):
+            yield action, Result.STALE, "a person said that it was done, and nobody saw it: take it back by hand"
+            continue
         if past.result(action) is not Result.DONE or not _is_ours(action):
             continue
         if wait := may_begin(action):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from opskit import approval, commits, journal, plan, provenance, record
+from opskit.actions import Result
 from opskit.errors import BadInput, OpskitError
 from opskit.lock import is_attended
 from opskit.outcome import Outcome
@@ -161,7 +162,7 @@ def summary(folder: Path) -> dict[str, Any]:
         "causes": proposed.get("causes", []),
         "actions": proposed.get("actions", 0) if (planned := approved(folder)) is None else planned,
         "removals": proposed.get("removals", 0),
-        "done": len({e["action"] for e in results if e["result"] in ("done", "already so")}),
+        "done": len({e["action"] for e in results if Result(e["result"]).good}),
         "sealed": (folder / record.MANIFEST).exists(),
         "signed": (folder / record.SIGNATURE).exists(),
         "follows": {how: head[how] for how in FOLLOWING if how in head},

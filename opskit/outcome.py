@@ -40,6 +40,7 @@ class Outcome(StrEnum):
     PEOPLE = "only people can"
     UNKNOWN = "unknown"
     UNDONE = "taken back"
+    UNVERIFIED = "done but not all verified"
 
     @property
     def exit(self) -> Exit:
@@ -57,6 +58,7 @@ EXITS = {
     Outcome.REFUSED: Exit.REFUSED,
     Outcome.CUT_SHORT: Exit.PARTLY,
     Outcome.PARTLY: Exit.PARTLY,
+    Outcome.UNVERIFIED: Exit.PARTLY,
     Outcome.FATE_UNKNOWN: Exit.PARTLY,
     Outcome.PEOPLE: Exit.PEOPLE,
     Outcome.UNKNOWN: Exit.PEOPLE,
@@ -90,5 +92,5 @@ def _carried_out(events: Sequence[Event], approved: int | None) -> Outcome:
     if past.begun.keys() - past.ended.keys() or Result.UNKNOWN in results:
         return Outcome.FATE_UNKNOWN
     if len(results) == approved and all(result.good for result in results):
-        return Outcome.VERIFIED
+        return Outcome.UNVERIFIED if Result.SAID in results else Outcome.VERIFIED
     return Outcome.CUT_SHORT if any(e["event"] == "interrupted" for e in events) else Outcome.PARTLY

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support import RUNBOOK, Opskit
 
 from opskit import plan as plans
-from opskit import record
+from opskit import provenance, record
 from opskit.sandbox import Sandbox
 
 
@@ -212,7 +212,8 @@ def planned(outputs: Path, repository: Path) -> str:
             "started": "2026-01-01T00:00:00+00:00", "parameters": {"environment": "production"}}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(head))
     action = plans.Action("stripe.enable_endpoint", {"endpoint": "we_1"}, {"status": "disabled"}, "Enable we_1")
-    plans.Plan({"environment": "production", "operator": "ana"}, [action]).save(folder / "plan.json")
+    made_for = {"environment": "production", "operator": "ana", "archive": provenance.archive(outputs)}
+    plans.Plan(made_for, [action]).save(folder / "plan.json")
     record.seal(folder, "ana")
     return folder.name
 

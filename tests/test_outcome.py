@@ -53,6 +53,8 @@ CASES: list[tuple[list[Event], int | None, Outcome, Exit]] = [
     # Applying.
     ([plan(1), begun("a"), ended("a")], 1, Outcome.VERIFIED, Exit.OK),
     ([plan(1), ended("a", Result.ALREADY)], 1, Outcome.VERIFIED, Exit.OK),
+    ([plan(1), begun("a"), ended("a", Result.SAID)], 1, Outcome.UNVERIFIED, Exit.PARTLY),
+    ([plan(2), begun("a"), ended("a", Result.SAID)], 2, Outcome.PARTLY, Exit.PARTLY),
     ([plan(2), begun("a"), ended("a")], 2, Outcome.PARTLY, Exit.PARTLY),
     ([plan(2)], 2, Outcome.PARTLY, Exit.PARTLY),
     ([plan(1), ended("a", Result.STALE)], 1, Outcome.PARTLY, Exit.PARTLY),

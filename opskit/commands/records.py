@@ -94,7 +94,8 @@ def show(run: str) -> Reply:
         | {e["action"]: e["result"] for e in results}
         | {e["action"]: "taken back" for e in events if e["event"] == "undo.ended" and e["result"] == "done"}
     )
-    lines += [""] + [f"{ended.get(key, 'planned'):<18} {title}" for key, title in titles.items()]
+    whys = {e["action"]: f" ({e['why']})" for e in results if e["why"]}
+    lines += [""] + [f"{ended.get(key, 'planned'):<20} {title}{whys.get(key, '')}" for key, title in titles.items()]
     lines += ["", *(f"why: {why}" for why in records.reasons(folder))]
     lines += [f"not seen: {e['problem']}" for e in events if e["event"] == "finding"]
     lines += [f"Record: {folder}"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -223,8 +223,8 @@ def _may_apply(folder: Path, word: approval.Approval | None) -> tuple[plan.Plan,
     target = environment.load(head["environment"], root())
     if trouble := record.verify(folder, allowed()).wrong:
         raise Refused(f"the record of {folder.name} is not as it was sealed: {'; '.join(trouble)}.", "Run it again.")
-    about = provenance.describe(head["runbook"], root(), head["parameters"])
-    now_for = {"notebook": about["notebook"], "opskit": about["opskit"], "target": target.digest}
+    notebook = provenance.notebook_digest(root() / "notebooks" / f"{head['runbook']}.ipynb")
+    now_for = {"notebook": notebook, "opskit": provenance.code(), "target": target.digest}
     found = approval.require(word, approved, now_for, folder.name)
     approval.require_signer(found, allowed(), head["operator"], production=target.production)
     _two_people(found, folder, target)
@@ -253,15 +253,26 @@ def _proposed(folder: Path) -> plan.Plan:
     return plan.load(folder / "plan.json")
 
 
+def _deciding(command: Callable[..., None]) -> Callable[..., None]:
+    """The options with which a person says what became of an action, where nobody can see it."""
+    decided = click.option(
+        "--decided", metavar="ACTION=done|not-done", multiple=True, help="What became of an action of unknown fate."
+    )
+    return decided(click.option("--because", metavar="TEXT", default="", help="How you know that.")(command))
+
+
 @click.command()
 @click.argument("run", metavar="RUN")
+@_deciding
 @NO_LOCK
 @verb
-def resume(run: str, no_lock: str) -> Reply:
+def resume(run: str, no_lock: str, decided: tuple[str, ...], because: str) -> Reply:
     """Finish an apply that stopped: find out what really happened, then do the rest.
 
-    RUN may also be the folder of a run that was begun on another machine.
+    RUN may also be the folder of a run that was begun on another machine. Where it stops because the fate of an action
+    cannot be known, find out yourself, and say: --decided ACTION=done (or not-done) --because TEXT.
     """
+    refuse_secrets({"because": because}, _every_secret())
     folder = _intact(archive().find(run, applied=True))
     if undone := records.about(folder).get("undoes"):
         raise Refused(f"{folder.name} took back what {undone} did.", f"To finish that: opskit undo {undone}")
@@ -269,22 +280,25 @@ def resume(run: str, no_lock: str) -> Reply:
         raise Refused(f"{other.name} has taken back what {folder.name} did.", "Run the runbook again.")
     target = environment.load(records.about(folder)["environment"], root())
     followup.applied_plan(folder, target)
+    words = followup.decisions(folder, decided, because)
     with _alone(target, "resume", no_lock) as (secrets, lock):
         _intact(folder)  # once more, now that nobody else changes anything
         if archive().following(folder, "undoes"):
             raise Refused(f"{folder.name} was taken back meanwhile.", "Run the runbook again.")
         if records.is_from_elsewhere(folder, outputs()):
             _say(f"? {followup.ELSEWHERE.format(folder.name)}. Whoever handed it over must not go on there.")
-        return ended(*followup.resume(folder, target, secrets, outputs(), _tell, lock))
+        return ended(*followup.resume(folder, target, secrets, outputs(), _tell, lock, words))
 
 
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.option("--type", "typed", help="The environment and the number of changes, instead of typing them.")
+@_deciding
 @NO_LOCK
 @verb
-def undo(run: str, typed: str | None, no_lock: str) -> Reply:
+def undo(run: str, typed: str | None, no_lock: str, decided: tuple[str, ...], because: str) -> Reply:
     """Take back what an apply did, last first; what somebody changed since is left alone. Asks before it does."""
+    refuse_secrets({"because": because}, _every_secret())
     folder = archive().find(run, applied=True)
     if undone := records.about(folder).get("undoes"):
         folder = archive().find(undone)
@@ -292,7 +306,7 @@ def undo(run: str, typed: str | None, no_lock: str) -> Reply:
     if other := archive().taken_back(folder):
         raise Refused(f"{other.name} has taken back what {folder.name} did.", "Run the runbook again.")
     target = environment.load(records.about(folder)["environment"], root())
-    changes = followup.standing(folder)
+    changes, words = followup.standing(folder), followup.decisions(folder, decided, because)
     expected = f"{target.name} {len(changes)}"
     if typed is None:
         typed = _ask(expected, "take back", "\n".join(f"To take back: {a.title}" for a in changes))
@@ -302,7 +316,7 @@ def undo(run: str, typed: str | None, no_lock: str) -> Reply:
         _intact(folder)  # once more, now that nobody else changes anything
         if archive().taken_back(folder) or len(followup.standing(folder)) != len(changes):
             raise Refused(f"{folder.name} was resumed or taken back meanwhile.", "Next: opskit history")
-        return ended(*followup.undo(folder, target, secrets, outputs(), _tell_back, lock))
+        return ended(*followup.undo(folder, target, secrets, outputs(), _tell_back, lock, words))
 
 
 def _intact(folder: Path) -> Path:
@@ -391,7 +405,11 @@ def ended(folder: Path, outcome: Outcome) -> Reply:
         lines += ["Next: the Escalation section of the record says whom to call."]
     if outcome in (Outcome.PARTLY, Outcome.CUT_SHORT, Outcome.FATE_UNKNOWN):
         lines += [f"Waits for a person: {title}" for title in followup.waiting(folder)]
+        lines += [f"Fate unknown: {number}  {title}" for number, title in followup.in_doubt(folder)]
         lines += [f"Next: opskit show {found['run']}, then {to_finish(folder)}"]
+    if outcome is Outcome.FATE_UNKNOWN and "undoes" not in found["follows"]:
+        number = next((n for n, _ in followup.in_doubt(folder)), 1)
+        lines += [f"If that cannot tell either, find out, and add: --decided {number}=done|not-done --because TEXT"]
     lines += [f"Why: {why}" for why in records.reasons(folder)]
     if (last := archive().ahead()) is not None:
         lines += [f"The clock went back: `last` means {last.name}, which is still to come. Name runs by their ids."]

@@ -140,7 +140,7 @@ class Fate:
     @property
     def open(self) -> bool:
         """Whether what was planned is still to be done, or at least to be found out."""
-        return self.word not in (Result.DONE, Result.ALREADY, TAKEN_BACK)
+        return self.word not in (Result.DONE, Result.ALREADY, Result.SAID, TAKEN_BACK)
 
 
 @dataclass(frozen=True)
