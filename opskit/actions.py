@@ -317,10 +317,14 @@ class Decision:
     done: bool
     because: str
 
-    def write(self, journal: Journal, by: str) -> None:
-        why = f"{by} decided that it was {'done' if self.done else 'not done'}: {self.because}"
-        about = {"action": self.action.id, "name": self.action.name, "why": why, "after": None, "decided_by": by}
-        journal.write("action.ended", result=Result.SAID if self.done else Result.FAILED, **about)
+
+def write(decided: Sequence[Decision], journal: Journal, by: str) -> None:
+    """Write down what a person decided, and who it was."""
+    for one in decided:
+        why = f"{by} decided that it was {'done' if one.done else 'not done'}: {one.because}"
+        result = Result.SAID if one.done else Result.FAILED
+        about = {"action": one.action.id, "name": one.action.name, "why": why, "after": None, "decided_by": by}
+        journal.write("action.ended", result=result, **about)
 
 
 def to_take_back(actions: Sequence[Action], events: Sequence[Event]) -> list[Action]:

@@ -144,15 +144,9 @@ def trouble(outputs: Path) -> list[str]:
     if _git(outputs, "rev-parse", "--is-shallow-repository") == "true":
         found.append("the archive's history is cut short: fetch all of it")
     every = (
-        "--no-show-signature",
-        "--no-ext-diff",
-        "--diff-merges=separate",
-        "--diff-filter=MDT",
-        "--no-renames",
-        "--name-status",
-        "--format=",
-        "-z",
-    )
+        "--no-show-signature", "--no-ext-diff", "--diff-merges=separate", "--diff-filter=MDT", "--no-renames",
+        "--name-status", "--format=", "-z",
+    )  # fmt: skip
     told = [part.strip() for part in _run(outputs, "log", *every, MAIN).stdout.split("\0") if part.strip()]
     for how, name in sorted(set(zip(told[::2], told[1::2], strict=True))):
         if how != "M" or "/approvals/" not in name:  # a plan may be approved again

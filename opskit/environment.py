@@ -162,11 +162,7 @@ def load(name: str, root: Path) -> Environment:
         known = [p.stem for p in sorted(kept.glob("*.yaml"))] + [
             p.parent.name for p in sorted(sandboxes.glob("*/environment.yaml"))
         ]
-        hint = (
-            "Start a sandbox with `opskit sandbox start`, or"
-            if name == "sandbox"
-            else "Known: " + ", ".join(known) + ";"
-        )
+        hint = "Start a sandbox with `opskit sandbox start`, or" if name == "sandbox" else f"Known: {', '.join(known)};"
         raise BadInput(f"there is no environment {name!r}.", f"{hint} add parameters/environments/{name}.yaml.")
     found = _read(path)
     if found.name != name:

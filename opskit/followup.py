@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from opskit import actions, approval, archive, disk, environment, journal, plan, provenance, record
-from opskit.actions import Action, Change, Decision, Past, Result
+from opskit.actions import Action, Change, Decision, Result
 from opskit.environment import Environment
-from opskit.errors import BadInput, Refused
+from opskit.errors import Refused
 from opskit.journal import Journal
 from opskit.lock import Lock, attended
 from opskit.outcome import Outcome, classify
@@ -23,18 +23,13 @@ from opskit.scrub import redact_files
 from opskit.services import Secrets, Services, connect, pins
 
 Tell = Callable[[Action, Result, str], None]
+Decided = Sequence[Decision]
 ELSEWHERE = "{} was begun in another archive: what was done there since this copy was made cannot be seen from here"
 ACTION_EVENTS = ("action.begun", "action.ended")
 
 
 def resume(
-    folder: Path,
-    target: Environment,
-    secrets: Secrets,
-    outputs: Path,
-    tell: Tell,
-    lock: Lock,
-    decided: Sequence[Decision] = (),
+    folder: Path, target: Environment, secrets: Secrets, outputs: Path, tell: Tell, lock: Lock, decided: Decided = ()
 ) -> tuple[Path, Outcome]:
     """Finish an apply that stopped: ask the outside world about what was begun, then do the rest.
 
@@ -46,7 +41,7 @@ def resume(
 
     def work(log: Journal, permit: Permit) -> Outcome:
         log.write("plan", digest=approved.digest, actions=len(approved), manual=0, causes=[])
-        _write(decided, log)
+        actions.write(decided, log, provenance.operator())
         for action, result, why in actions.carry_out(approved.actions, services, log, permit):
             tell(action, result, log.redactor.text(why))
         return classify(log.read(), len(approved))
@@ -55,13 +50,7 @@ def resume(
 
 
 def undo(
-    folder: Path,
-    target: Environment,
-    secrets: Secrets,
-    outputs: Path,
-    tell: Tell,
-    lock: Lock,
-    decided: Sequence[Decision] = (),
+    folder: Path, target: Environment, secrets: Secrets, outputs: Path, tell: Tell, lock: Lock, decided: Decided = ()
 ) -> tuple[Path, Outcome]:
     """Take back what an apply did, last first. What somebody changed since is left alone and said."""
     approved = applied_plan(folder, target)
@@ -70,39 +59,13 @@ def undo(
 
     def work(log: Journal, permit: Permit) -> Outcome:
         good = True
-        _write(decided, log)
+        actions.write(decided, log, provenance.operator())
         for action, result, why in actions.take_back(approved.actions, services, log, permit):
             good = good and result.good
             tell(action, result, log.redactor.text(why))
         return Outcome.UNDONE if good else Outcome.PARTLY
 
     return _record(folder, "undoes", target, secrets, outputs, lock, services, work)
-
-
-def decisions(folder: Path, given: Sequence[str], because: str) -> list[Decision]:
-    """What a person says of actions whose fate nobody can see: each `ACTION=done` or `ACTION=not-done`, the action by
-    its number in the plan or its id. Raises BadInput or Refused where there is nothing to decide.
-    """
-    if bool(given) != bool(because.strip()):
-        raise BadInput("--decided and --because belong together.", "Say what you decided, and how you know.")
-    planned, past = list(plan.load(folder / "plan.json")), Past(list(journal.read(folder / record.JOURNAL)))
-    found = []
-    for text in given:
-        name, _, word = text.partition("=")
-        action = next((a for number, a in enumerate(planned, 1) if name in (str(number), a.id)), None)
-        if action is None or word not in ("done", "not-done"):
-            numbers = f"1 to {len(planned)}"
-            raise BadInput(f"{text!r} decides nothing.", f"Say ACTION=done or ACTION=not-done; ACTION is {numbers}.")
-        if past.result(action) is not Result.UNKNOWN:
-            remedy = f"First: opskit resume {folder.name}; it asks the outside world." if past.in_doubt(action) else ""
-            raise Refused(f"there is nothing to decide about action {name}: {action.title}.", remedy)
-        found.append(Decision(action, word == "done", because))
-    return found
-
-
-def _write(decided: Sequence[Decision], log: Journal) -> None:
-    for one in decided:
-        one.write(log, provenance.operator())
 
 
 def _record(
@@ -212,19 +175,3 @@ def _close(folder: Path, outputs: Path) -> None:
         archive.seal(folder)
     else:
         record.seal(folder, provenance.operator())
-
-
-def in_doubt(folder: Path) -> Iterator[tuple[int, str]]:
-    """The actions of which nobody knows whether they happened: their numbers and titles."""
-    past = Past(list(journal.read(folder / record.JOURNAL)))
-    for number, action in enumerate(plan.load(folder / "plan.json"), 1):
-        if past.in_doubt(action):
-            yield number, action.title
-
-
-def waiting(folder: Path) -> Iterator[str]:
-    """What the actions of a run still wait for."""
-    ended = {e["action"]: e for e in journal.read(folder / record.JOURNAL) if e["event"] == "action.ended"}
-    for action in plan.load(folder / "plan.json"):
-        if ended.get(action.id, {}).get("result") == Result.WAITING:
-            yield action.title

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from opskit import approval, environment, followup, parameters, plan, provenance, record, runbooks, signatures
 from opskit import archive as records
 from opskit.actions import Action, Result
-from opskit.commands import answering
+from opskit.commands import answering, fates
 from opskit.commands.answering import Reply, allowed, archive, outputs, root, verb
 from opskit.environment import Environment
 from opskit.errors import BadInput, Refused
@@ -253,17 +253,9 @@ def _proposed(folder: Path) -> plan.Plan:
     return plan.load(folder / "plan.json")
 
 
-def _deciding(command: Callable[..., None]) -> Callable[..., None]:
-    """The options with which a person says what became of an action, where nobody can see it."""
-    decided = click.option(
-        "--decided", metavar="ACTION=done|not-done", multiple=True, help="What became of an action of unknown fate."
-    )
-    return decided(click.option("--because", metavar="TEXT", default="", help="How you know that.")(command))
-
-
 @click.command()
 @click.argument("run", metavar="RUN")
-@_deciding
+@fates.deciding
 @NO_LOCK
 @verb
 def resume(run: str, no_lock: str, decided: tuple[str, ...], because: str) -> Reply:
@@ -280,7 +272,7 @@ def resume(run: str, no_lock: str, decided: tuple[str, ...], because: str) -> Re
         raise Refused(f"{other.name} has taken back what {folder.name} did.", "Run the runbook again.")
     target = environment.load(records.about(folder)["environment"], root())
     followup.applied_plan(folder, target)
-    words = followup.decisions(folder, decided, because)
+    words = fates.decisions(folder, decided, because)
     with _alone(target, "resume", no_lock) as (secrets, lock):
         _intact(folder)  # once more, now that nobody else changes anything
         if archive().following(folder, "undoes"):
@@ -293,7 +285,7 @@ def resume(run: str, no_lock: str, decided: tuple[str, ...], because: str) -> Re
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.option("--type", "typed", help="The environment and the number of changes, instead of typing them.")
-@_deciding
+@fates.deciding
 @NO_LOCK
 @verb
 def undo(run: str, typed: str | None, no_lock: str, decided: tuple[str, ...], because: str) -> Reply:
@@ -306,7 +298,7 @@ def undo(run: str, typed: str | None, no_lock: str, decided: tuple[str, ...], be
     if other := archive().taken_back(folder):
         raise Refused(f"{other.name} has taken back what {folder.name} did.", "Run the runbook again.")
     target = environment.load(records.about(folder)["environment"], root())
-    changes, words = followup.standing(folder), followup.decisions(folder, decided, because)
+    changes, words = followup.standing(folder), fates.decisions(folder, decided, because)
     expected = f"{target.name} {len(changes)}"
     if typed is None:
         typed = _ask(expected, "take back", "\n".join(f"To take back: {a.title}" for a in changes))
@@ -404,11 +396,11 @@ def ended(folder: Path, outcome: Outcome) -> Reply:
         lines += [f"For a person: {title}" for title in records.planned(folder)]
         lines += ["Next: the Escalation section of the record says whom to call."]
     if outcome in (Outcome.PARTLY, Outcome.CUT_SHORT, Outcome.FATE_UNKNOWN):
-        lines += [f"Waits for a person: {title}" for title in followup.waiting(folder)]
-        lines += [f"Fate unknown: {number}  {title}" for number, title in followup.in_doubt(folder)]
+        lines += [f"Waits for a person: {title}" for title in fates.waiting(folder)]
+        lines += [f"Fate unknown: {number}  {title}" for number, title in fates.in_doubt(folder)]
         lines += [f"Next: opskit show {found['run']}, then {to_finish(folder)}"]
     if outcome is Outcome.FATE_UNKNOWN and "undoes" not in found["follows"]:
-        number = next((n for n, _ in followup.in_doubt(folder)), 1)
+        number = next((n for n, _ in fates.in_doubt(folder)), 1)
         lines += [f"If that cannot tell either, find out, and add: --decided {number}=done|not-done --because TEXT"]
     lines += [f"Why: {why}" for why in records.reasons(folder)]
     if (last := archive().ahead()) is not None:
