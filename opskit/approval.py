@@ -104,7 +104,12 @@ def signed(approval: Approval) -> Approval:
 
 def load(path: Path) -> Approval | None:
     """The approval saved at `path`, or None. Raises BadInput where the file is not one."""
-    return _checked(path.read_bytes(), str(path)) if path.exists() else None
+    try:
+        return _checked(files.read(path), str(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}.") from None
 
 
 def from_anywhere(text: str) -> Approval:
@@ -138,7 +143,7 @@ def _checked(text: str | bytes, source: str) -> Approval:
         if ends - begins > VALID + timedelta(seconds=1) or ends.tzinfo is None:
             raise ValueError("no approval lasts that long")
         return found
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise BadInput(f"{source}: is not an approval.") from None
 
 

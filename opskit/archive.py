@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import stat
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from opskit import approval, commits, journal, plan, provenance, record
+from opskit import approval, commits, files, journal, plan, provenance, record
 from opskit.actions import Result
 from opskit.errors import BadInput, OpskitError
 from opskit.lock import is_attended
@@ -19,6 +21,18 @@ REHEARSALS = ("drill-", "demo-")  # incidents that are not
 BEGINNINGS = ("action.begun", "action.ended", "undo.begun")  # with which a run begins to act
 LEEWAY = timedelta(minutes=1)  # by which clocks may differ
 FOLLOWING = ("applies", "resumes", "undoes")  # how a run follows another
+READ = ("run.json", record.JOURNAL, record.MANIFEST, record.SIGNATURE, "plan.json", "approval.json")
+HEAD = ("run", "incident", "runbook", "environment", "operator", "started")
+NEEDS = {  # what an event must tell
+    "check": ("name", "question", "answer", "because", "required"),
+    "action.begun": ("action", "name"),
+    "action.ended": ("action", "name", "result", "why"),
+    "undo.ended": ("action", "name", "result"),
+    "run.ended": ("outcome",),
+    "finding": ("problem",),
+    "edited": ("cells",),
+    **dict.fromkeys(("refused", "failed", "interrupted"), ("why",)),
+}
 UNDER_WAY, UNSEALED = "under way", "unsealed"  # of runs that nobody has classified yet
 
 
@@ -29,9 +43,17 @@ class Archive:
         self.outputs = outputs
 
     def runs(self) -> list[Path]:
-        """Every run's folder, newest first."""
-        found = [path.parent for path in self.outputs.glob("*/*/run.json")]
-        return sorted(found, key=lambda folder: folder.name, reverse=True)
+        """The folder of every run that can be read, newest first."""
+        return [folder for folder in self.everything() if not damage(folder)]
+
+    def damaged(self) -> dict[Path, str]:
+        """The folders that ought to be runs, and why they cannot be read."""
+        return {folder: why for folder in self.everything() if (why := damage(folder))}
+
+    def everything(self) -> list[Path]:
+        """Whatever has a run's files, in whatever state they are; newest first."""
+        named = (path.parent for path in self.outputs.glob("*/*/*") if path.name in ("run.json", record.MANIFEST))
+        return sorted(set(named), key=lambda folder: folder.name, reverse=True)
 
     def find(self, name: str, applied: bool = False) -> Path:
         """The run of that id, of an unambiguous prefix of it, in that folder, or the `last` one; BadInput otherwise.
@@ -39,8 +61,7 @@ class Archive:
         `last` passes over rehearsals; with `applied`, over runs that carried out no plan.
         """
         if (folder := Path(name)).is_absolute() or "/" in name:  # a run's folder, perhaps from another machine
-            about(folder)
-            return folder.absolute()
+            return _whole(folder.absolute())
         runs = self.runs()
         if name == "last":
             serious = [run for run in runs if not run.parent.name.startswith(REHEARSALS)]
@@ -54,6 +75,9 @@ class Archive:
             raise BadInput(
                 f"{name!r} means {len(found)} runs: {', '.join(f.name for f in found[:5])}.", "Give more of it."
             )
+        for folder in self.damaged():
+            if name and folder.name.startswith(name):
+                return _whole(folder)
         raise BadInput(f"there is no run {name!r} in {self.outputs}.", "`opskit history` lists them.")
 
     def ahead(self) -> Path | None:
@@ -104,10 +128,60 @@ class Archive:
 def about(folder: Path) -> dict[str, Any]:
     """Who ran what: the head of a record."""
     try:
-        found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found: dict[str, Any] = json.loads(files.read(folder / "run.json"))
+    except (OSError, ValueError, RecursionError):
         raise BadInput(f"{folder}: is not a run.") from None
     return found
+
+
+def _whole(folder: Path) -> Path:
+    """The folder, if its run can be read. Raises BadInput that says why not."""
+    about(folder)
+    if why := damage(folder):
+        raise BadInput(f"{folder}: this record is damaged: {why}.", "`opskit verify` says what of it was changed.")
+    return folder
+
+
+def damage(folder: Path) -> str:
+    """Why what lies in a folder cannot be read as a run; empty where it can. Whether it was changed, `verify` says.
+
+    The one judge of that, so that nothing that reads a run need doubt what it finds there.
+    """
+    try:
+        stamps = tuple(_stamp(folder / name) for name in READ)
+    except OSError as error:
+        return f"{Path(error.filename).name}: {error.strerror}"
+    return _damage(folder, stamps)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return ()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=10_000)
+def _damage(folder: Path, stamps: tuple[tuple[int, ...], ...]) -> str:
+    """`stamps` tell apart what stood there at one time and at another."""
+    try:
+        head = about(folder)
+        if wrong := [name for name in HEAD if not isinstance(head[name], str)] or [folder.name] * folder.is_symlink():
+            return f"{wrong[0]} is not what it should be"
+        if datetime.fromisoformat(head["started"]).tzinfo is None:
+            return "nobody can tell when it began"
+        for event in journal.read(folder / record.JOURNAL):
+            if lacking := [name for name in NEEDS.get(event["event"], ()) if name not in event]:
+                return f"its journal has an event {event['event']!r} without {lacking[0]!r}"
+        summary(folder)
+    except OpskitError as error:
+        return error.message.rstrip(".")
+    except (LookupError, TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
+        return f"its files do not fit together ({type(error).__name__}: {error})"
+    return ""
 
 
 def is_from_elsewhere(folder: Path, outputs: Path) -> bool:
@@ -115,22 +189,33 @@ def is_from_elsewhere(folder: Path, outputs: Path) -> bool:
     return bool(about(folder).get("archive") != provenance.archive(outputs))
 
 
-def seal(folder: Path) -> None:
-    """Seal a record and put it into the archive's history, with the approvals of its incident."""
+def seal(folder: Path) -> str:
+    """Seal a record and put it into the archive's history, with the approvals of its incident; answers as `keep`."""
     if not (folder / record.MANIFEST).exists():
         record.seal(folder, provenance.operator())
-    keep(folder, f"{about(folder)['runbook']}: {summary(folder)['outcome']}")
+    return keep(folder, f"{about(folder)['runbook']}: {summary(folder)['outcome']}")
 
 
-def keep(folder: Path, message: str) -> None:
+def keep(folder: Path, message: str) -> str:
     """Put a record, once it is sealed, and the approvals of its incident into the archive's history.
 
-    Where that fails, they stand, and `verify` says so.
+    Answers why that failed, or nothing. They stand then all the same, and `verify` says that they are not in it.
     """
     sealed, approvals = (folder / record.MANIFEST).exists(), folder.parent / "approvals"
-    with suppress(OpskitError, OSError):
+    try:
         kept = [place for place, there in ((folder, sealed), (approvals, approvals.is_dir())) if there]
         commits.commit(folder.parents[1], kept, f"{folder.name} {message}")
+    except (OpskitError, OSError) as error:
+        return error.message if isinstance(error, OpskitError) else f"{error.filename}: {error.strerror}."
+    return ""
+
+
+def is_kept(folder: Path) -> bool:
+    """Whether the archive's history has this sealed record."""
+    try:
+        return commits.holds(folder.parents[1], folder / record.MANIFEST)
+    except OpskitError:
+        return False
 
 
 def finish(folder: Path) -> str:
@@ -186,13 +271,13 @@ def approved(folder: Path) -> int | None:
 
 def mentions(folder: Path, text: str) -> list[str]:
     """The files of a record in which a text stands, whatever its case. What is private is not searched."""
-    files = (
+    found = (
         path for path in sorted(folder.rglob("*")) if path.is_file() and folder / record.PRIVATE not in path.parents
     )
     wanted = text.casefold()
     return [
         path.relative_to(folder).as_posix()
-        for path in files
+        for path in found
         if path.suffix != ".sig" and wanted in path.read_text(encoding="utf-8", errors="replace").casefold()
     ]
 

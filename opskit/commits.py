@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from opskit import files as plain_files
 from opskit import signatures
 from opskit.environment import places
 from opskit.errors import OpskitError
@@ -64,7 +65,7 @@ def commit(outputs: Path, folders: Sequence[Path], message: str) -> str:
             return ""
         made, unsigned = _commit_tree(outputs, tree, before, message)
         _git(outputs, "update-ref", MAIN, made, before)
-        _git(outputs, "read-tree", MAIN)  # so that `git status` there tells the truth
+        _run(outputs, "read-tree", MAIN)  # so that `git status` there tells the truth; if not now, then next time
         _remember(outputs, made)
     return unsigned
 
@@ -123,11 +124,20 @@ def files(outputs: Path) -> dict[str, str]:
     return {name: about.split()[2] for about, _, name in (line.partition("\t") for line in lines)}
 
 
+def holds(outputs: Path, path: Path) -> bool:
+    """Whether the archive's history has a file as it is on disk."""
+    if not head(outputs):
+        return False
+    found = _git(outputs, "ls-tree", MAIN, "--", path.relative_to(outputs).as_posix()).split()
+    return len(found) > 2 and found[2] == digest(path)
+
+
 def digest(path: Path) -> str:
-    """Of a file on disk, as the history has it; empty where there is none."""
-    if not path.is_file():
+    """Of a file on disk, as the history has it; empty where there is none, or something else by that name."""
+    try:
+        content = plain_files.read(path)
+    except OSError:
         return ""
-    content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
@@ -251,6 +261,7 @@ def _run(outputs: Path, *arguments: str, **more: Any) -> subprocess.CompletedPro
 def _git(outputs: Path, *arguments: str, **more: Any) -> str:
     done = _run(outputs, *arguments, **more)
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise OpskitError(f"git {arguments[0]} in {outputs}: {said[-1] if said else 'failed'}")
+        said = done.stderr.strip().splitlines() or ["failed"]
+        reason = next((line for line in said if line.startswith(("fatal:", "error:"))), said[-1])
+        raise OpskitError(f"git {arguments[0]} in {outputs}: {reason}")
     return done.stdout.strip()

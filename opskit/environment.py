@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -53,6 +54,18 @@ class Credential(Strict):
     secret: Secret
 
 
+SECRETIVE = re.compile(r"passw|secret|token|api_?-?key|credential|signature", re.IGNORECASE)  # names that secrets have
+
+
+def _secret_in(address: str) -> str:
+    """What in an address would be a secret; empty where nothing is. Addresses stand in every record as they are."""
+    parts = urlsplit(address)
+    if parts.password or (parts.username and parts.scheme in ("http", "https")):
+        return "a password" if parts.password else "a user, which may be a token,"
+    named = [key for key, _ in parse_qsl(parts.query, keep_blank_values=True) if SECRETIVE.search(key)]
+    return f"{named[0]!r} in its query" if named else ""
+
+
 class Service(BaseModel):
     """An outside system: where it is, and the credentials for looking and for changing. More keys name its parts."""
 
@@ -62,9 +75,12 @@ class Service(BaseModel):
     change: Credential | None = None
 
     @model_validator(mode="after")
-    def no_password_in_address(self) -> Service:
-        if urlsplit(self.address).password:
-            raise ValueError("the address holds a password; name its source under `read` and `change` instead")
+    def no_secret_beside_its_source(self) -> Service:
+        if what := _secret_in(self.address):
+            raise ValueError(f"the address holds {what}; name its source under `read` and `change` instead")
+        for key in self.model_extra or {}:
+            if SECRETIVE.search(key):
+                raise ValueError(f"{key!r} looks like a secret; name its source under `read` and `change` instead")
         return self
 
     def part(self, key: str) -> Any:
@@ -82,6 +98,12 @@ class Services(Strict):
     anthropic: Service | None = None
     deepseek: Service | None = None
     status: dict[str, str] = Field(default_factory=dict, description="status pages: vendor -> base address")
+
+    @model_validator(mode="after")
+    def no_secret_in_a_status_page(self) -> Services:
+        if wrong := [vendor for vendor, address in self.status.items() if _secret_in(address)]:
+            raise ValueError(f"status: the address of {wrong[0]} holds {_secret_in(self.status[wrong[0]])}")
+        return self
 
 
 class Pins(Strict):

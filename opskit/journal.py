@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from opskit import files
 from opskit.files import keep_names
 from opskit.redaction import Redactor
 
@@ -64,9 +65,11 @@ def torn(path: Path) -> bool:
 
 def read(path: Path) -> Iterator[Event]:
     """The events at `path` in order, without lines that are not whole; nothing if there is no journal."""
-    if not path.exists():
+    try:
+        content = files.read(path)
+    except FileNotFoundError:
         return
-    for line in path.read_bytes().split(b"\n"):
+    for line in content.split(b"\n"):
         try:
             entry = json.loads(line.strip(b"\0").decode())  # a machine that lost power leaves zeros
         except (ValueError, RecursionError):

@@ -100,7 +100,7 @@ def _marks(action: Action) -> str:
 def load(path: Path) -> Plan:
     """The plan saved at `path`. Raises BadInput where there is none."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(files.read(path))
         return Plan(data["made_for"], [Action(**action) for action in data["actions"]])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise BadInput(f"{path}: holds no plan.") from None

@@ -9,11 +9,12 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from opskit import files, signatures
@@ -28,6 +29,7 @@ SIGNATURE = "manifest.json.sig"
 PRIVATE = "private"  # before-images and messages: never exported, never committed
 ELSEWHERE = ("what is private in it is not here: it does not travel with git",)
 JOURNAL = "journal.jsonl"
+EMPTY = "an empty folder"  # which git does not carry
 NOTEBOOK = "notebook.ipynb"
 
 
@@ -67,7 +69,7 @@ def seal(folder: Path, by: str) -> str:
     if (folder / MANIFEST).exists():
         raise Refused(f"{folder.name} is sealed already.")
     now = datetime.now(UTC)
-    about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    about = json.loads(files.read(folder / "run.json"))
     text = _manifest(
         {
             "opskit_manifest": FORMAT,
@@ -95,27 +97,34 @@ def _manifest(content: dict[str, Any]) -> str:
 def digests(folder: Path) -> dict[str, str]:
     """Path within the record -> digest of the file."""
     outside = {folder / MANIFEST, folder / SIGNATURE}
-    files = (
-        path for path in sorted(folder.rglob("*")) if path not in outside and (path.is_symlink() or path.is_file())
-    )
-    return {path.relative_to(folder).as_posix(): f"sha256:{_sha256(path)}" for path in files}
+    found = (path for path in sorted(folder.rglob("*")) if path not in outside)
+    return {path.relative_to(folder).as_posix(): digest for path in found if (digest := _digest(path))}
 
 
-def _sha256(path: Path) -> str:
-    if path.is_symlink():  # where it points to is all that it is
-        return hashlib.sha256(str(path.readlink()).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(path: Path) -> str:
+    """Of whatever bears that name; empty for a folder that holds something, since that is seen by what it holds."""
+    kind = stat.S_IFMT(path.lstat().st_mode)
+    if kind == stat.S_IFREG:
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    if kind == stat.S_IFLNK:  # where it points to is all that it is
+        return f"sha256:{hashlib.sha256(os.fsencode(path.readlink())).hexdigest()}"
+    if kind == stat.S_IFDIR:
+        return "" if any(path.iterdir()) else EMPTY
+    return "no file, no link and no folder"
 
 
 def manifest(folder: Path) -> dict[str, Any] | None:
     """A record's manifest; None where it is damaged. Raises OSError where there is none."""
-    text = (folder / MANIFEST).read_bytes()
+    text = files.read(folder / MANIFEST)
     try:
         found: dict[str, Any] = json.loads(text)
         own = {key: value for key, value in found.items() if key != "digest"}
-        return found if _manifest(own).encode() == text and isinstance(found["files"], dict) else None
-    except (ValueError, KeyError, TypeError, AttributeError):
+        said = {key: found[key] for key in ("incident", "run", "sealed_by")} | found["files"]
+        dated = datetime.fromisoformat(found["sealed"]).tzinfo and date.fromisoformat(found["private_until"])
+        whole = dated and all(isinstance(value, str) for value in said.values())
+        return found if whole and _manifest(own).encode() == text else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -136,19 +145,22 @@ def verify(folder: Path, allowed: Path | None = None) -> Finding:
     """
     try:
         sealed = manifest(folder)
-    except OSError:
+    except FileNotFoundError:
         return Finding(("not sealed: there is no manifest",))
+    except OSError as error:
+        return Finding((f"the manifest cannot be read: {error.strerror}",))
     if sealed is None:
         return Finding(("the manifest itself is damaged",))
     now, then = digests(folder), sealed["files"]
-    gone = [name for name in then if name not in now]
+    gone = [name for name in then if name not in now and then[name] != EMPTY]
     overdue, absent = sealed["private_until"] < datetime.now(UTC).date().isoformat(), not (folder / PRIVATE).exists()
     private = tuple(name for name in gone if name.startswith(f"{PRIVATE}/") and (overdue or absent))
     purged, left = (private, ()) if overdue else ((), ELSEWHERE if private else ())
     wrong = [f"removed: {name}" for name in gone if name not in private]
-    wrong += [f"added: {name}" for name in now if name not in then]
+    emptied = {parent.as_posix() for name in gone for parent in PurePosixPath(name).parents}  # told by what is gone
+    wrong += [f"added: {name}" for name in now if name not in then and name not in emptied]
     wrong += [f"altered: {name}" for name in then if name in now and now[name] != then[name]]
-    if (folder / SIGNATURE).exists():
+    if os.path.lexists(folder / SIGNATURE):
         signer, bad, unproven = _judge(folder, sealed, allowed)
         return Finding((*wrong, *bad), purged, signer, (*unproven, *left))
     return Finding(tuple(wrong), purged, "", ("it is not signed", *left))
@@ -156,8 +168,11 @@ def verify(folder: Path, allowed: Path | None = None) -> Finding:
 
 def _judge(folder: Path, sealed: dict[str, Any], allowed: Path | None) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """(signer, what is wrong, what is unproven) of a record's signature."""
-    signature = (folder / SIGNATURE).read_text(encoding="utf-8", errors="replace")
-    text, at = (folder / MANIFEST).read_text(encoding="utf-8"), datetime.fromisoformat(sealed["sealed"])
+    try:
+        signature = files.read(folder / SIGNATURE).decode(errors="replace")
+    except OSError as error:
+        return "", (f"the signature cannot be read: {error.strerror}",), ()
+    text, at = files.read(folder / MANIFEST).decode(), datetime.fromisoformat(sealed["sealed"])
     judged = signatures.judge(text, signature, signatures.RECORD, allowed, at)
     if not judged.good:
         return "", (f"the signature is not good: {judged.why}",), ()

@@ -23,6 +23,14 @@ HALVES = "surrogatepass"  # half of a pair can be in an environment variable, an
 SHORT = {"\n": "n", "\r": "r", "\t": "t", "\f": "f", "\b": "b", "\v": "v", "\a": "a"}
 
 
+def printable(text: str) -> str:
+    """`text` as a terminal may show it: what would move its cursor or turn the reading order is spelled out.
+
+    Names of files and people come from whoever made a record, and a terminal obeys what it is shown.
+    """
+    return "".join(c if c in "\n\t\xa0" or c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def ways(text: str) -> Iterator[Places]:
     """The ways in which `text` may stand inside other text."""
     yield escaped(text)

@@ -90,6 +90,23 @@ def test_without_a_sandbox_the_remedy_is_to_start_one(
             changed(services={**SMALL["services"], "stripe": {"address": "https://me:secret@x"}}),
             "the address holds a password",
         ),
+        *(
+            (changed(services={**SMALL["services"], "stripe": {"address": address}}), f"the address holds .*{what}")
+            for address, what in {
+                "https://token@x": "a user",
+                "postgresql://ana@x/db?sslmode=require&password=hunter22": "'password' in its query",
+                "https://x/?api_key=abcdefgh": "'api_key' in its query",
+                "https://x/?access_token=": "'access_token' in its query",
+            }.items()
+        ),
+        (
+            changed(services={**SMALL["services"], "stripe": {"address": "x", "webhook_secret": "whsec_1"}}),
+            "'webhook_secret' looks like a secret",
+        ),
+        (
+            changed(services={**SMALL["services"], "status": {"stripe": "https://x/?token=1"}}),
+            "the address of stripe holds 'token'",
+        ),
         (
             changed(services={**SMALL["services"], "stripe": {"address": "x", "read": {"secret": {}}}}),
             "a secret comes from `env: NAME` or from `command: …`, one of them",

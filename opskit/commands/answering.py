@@ -17,6 +17,7 @@ from opskit import disk, provenance, signatures
 from opskit.archive import Archive
 from opskit.errors import BadInput, CannotTell, OpskitError, Refused
 from opskit.outcome import Exit
+from opskit.spelling import printable
 
 FORMAT = 1  # of the JSON answer; a field may be added without raising it
 
@@ -51,16 +52,14 @@ def verb(command: Callable[..., Reply]) -> Callable[..., None]:
             reply = _failed(OpskitError(disk.refusal(error, Path(error.filename or outputs())), "Make room there."))
         if as_json:
             envelope = {"opskit": FORMAT, "command": click.get_current_context().info_name, "exit": reply.exit}
-            sys.stdout.write(
-                json.dumps(envelope | {"data": reply.data}, ensure_ascii=False, default=str, indent=1) + "\n"
-            )
+            sys.stdout.write(json.dumps(envelope | {"data": reply.data}, default=str, indent=1) + "\n")
         elif isinstance(reply.data, Failed):
-            trouble.print(reply.text, style="bold", markup=False)
+            trouble.print(printable(reply.text), style="bold", markup=False)
         else:
             if reply.table is not None:
                 people.print(reply.table)
             if reply.text:
-                people.print(reply.text, markup=False)
+                people.print(printable(reply.text), markup=False)
         sys.exit(reply.exit)
 
     return wrapper

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -14,11 +15,12 @@ from rich.table import Table
 from opskit import archive as records
 from opskit import commits, journal, plan, record
 from opskit.commands.answering import Reply, allowed, archive, outputs, root, verb
-from opskit.commands.runs import ended, to_finish
+from opskit.commands.runs import ended, not_kept, to_finish
 from opskit.errors import BadInput, Refused
 from opskit.lock import is_attended
 from opskit.outcome import Exit, Outcome
 from opskit.parameters import moment
+from opskit.spelling import printable
 
 
 class When(click.ParamType[datetime]):
@@ -51,13 +53,17 @@ def history(text: str, since: datetime | None, until: datetime | None, **wanted:
         if (since is None or datetime.fromisoformat(run["started"]) >= since)
         and (until is None or datetime.fromisoformat(run["started"]) < until)
     ]
+    damaged = {f: why for f, why in archive().damaged().items() if wanted["incident"] in (None, f.parent.name)}
     table = Table(box=None, header_style="bold")
     for column in ("run", "outcome", "causes", "done", "incident"):
         table.add_column(column, no_wrap=column == "run", overflow="fold")
     for run in found:
         done = f"{run['done']}/{run['actions']}" if run["actions"] else ""
-        table.add_row(run["run"], _ended(run), ", ".join(run["causes"]), done, run["incident"])
-    return Reply(found, "" if found else "No such runs.", table=table if found else None)
+        row = run["run"], _ended(run), ", ".join(run["causes"]), done, run["incident"]
+        table.add_row(*map(printable, row))
+    lines = ([] if found else ["No such runs."]) + [f"DAMAGED: {folder}: {why}" for folder, why in damaged.items()]
+    lines += ["`opskit verify` says what was changed."] if damaged else []
+    return Reply(found, "\n".join(lines), table=table if found else None)
 
 
 def _ended(run: dict[str, Any]) -> str:
@@ -115,11 +121,14 @@ def _whose(found: dict[str, Any]) -> str:
 def verify(path: Path | None) -> Reply:
     """Prove that records are as they were sealed; name whatever is not, and whatever cannot be proven."""
     place = path.absolute() if path else outputs()
-    single = (place / "run.json").exists() or (place / record.MANIFEST).exists()
-    folders = [place] if single else records.Archive(place).runs()
-    sealed = {folder: record.verify(folder, allowed()) for folder in folders if (folder / record.MANIFEST).exists()}
+    single = any(os.path.lexists(place / name) for name in ("run.json", record.MANIFEST))
+    folders = [place] if single else records.Archive(place).everything()
+    sealed = {f: record.verify(f, allowed()) for f in folders if os.path.lexists(f / record.MANIFEST)}
     wrong = [f"{folder}: {line}" for folder, found in sealed.items() for line in found.wrong]
-    doubts = [f"{n} records: {line}" for line, n in Counter(d for f in sealed.values() for d in f.unproven).items()]
+    damaged = {folder: why for folder in folders if (why := records.damage(folder))}
+    wrong += [f"{folder}: damaged: {why}" for folder, why in damaged.items() if folder not in sealed]
+    doubts = [f"{f}: it cannot be read ({why})" for f, why in damaged.items() if f in sealed and not sealed[f].wrong]
+    doubts += [f"{n} records: {line}" for line, n in Counter(d for f in sealed.values() for d in f.unproven).items()]
     purged = sum(len(found.purged) for found in sealed.values())
     if single or not commits.head(place):
         doubts.append("whether records were added or removed: this is not an archive with a history")
@@ -176,8 +185,9 @@ def seal(left: str) -> Reply:
     if is_attended(folder):
         raise Refused(f"{folder.name} is still under way.", "Wait until it ended, or shut its kernel down.")
     outcome = records.finish(folder)
-    records.seal(folder)
-    return Reply({"run": folder.name, "outcome": outcome}, f"Sealed as: {outcome}\nRecord: {folder}")
+    why = records.seal(folder)
+    text = f"Sealed as: {outcome}\nRecord: {folder}" + not_kept(why)
+    return Reply({"run": folder.name, "outcome": outcome, "not_in_history": why}, text, Exit(bool(why)))
 
 
 @click.command()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from opskit import record
-from opskit.commands.answering import Reply, allowed, archive, outputs, verb
+from opskit.commands.answering import Reply, allowed, archive, verb
 from opskit.errors import BadInput
 from opskit.reports import incident as incidents
+
+RECORDS = ("run.json", record.MANIFEST, ".locks")  # what records and archives hold, whosever they are
 
 
 @click.command()
@@ -59,7 +62,7 @@ def report(incident: str) -> Reply:
 def export(run: str, to: Path | None) -> Reply:
     """Write a record as one HTML page that needs no network. Its private part stays behind."""
     folder = archive().find(run)
-    if to and {folder.resolve(), outputs().resolve()} & {*to.resolve().parents}:
+    if to and any(os.path.lexists(place / name) for place in to.resolve().parents for name in RECORDS):
         raise BadInput(f"{to} lies among the records, which are sealed.", "Name a file elsewhere.")
     path = _export(incidents.of(folder, allowed()), to or _beside(folder))
     data: dict[str, Any] = {"run": folder.name, "page": str(path)}

@@ -135,13 +135,13 @@ def approve(plan_of: str, with_removals: bool, typed: str | None, break_glass: s
         approval.require_signer(word, allowed(), made_for["operator"], production=target.production)
         _two_people(word, folder, target)
         word.save(records.countersignature(folder.parent, word.plan))
-        records.keep(archive().following(folder, "applies")[0], "countersigned")
-        text = f"Countersigned {signed}."
+        why = records.keep(archive().following(folder, "applies")[0], "countersigned")
+        text = f"Countersigned {signed}.{not_kept(why)}"
     else:
         word.save(archive().approval(folder))
-        records.keep(folder, f"approved by {approver}")
+        why = records.keep(folder, f"approved by {approver}")
         here = not records.is_from_elsewhere(folder, outputs())
-        text += f"opskit apply {folder.name}" if here else _elsewhere(word, folder.name)
+        text += (f"opskit apply {folder.name}" if here else _elsewhere(word, folder.name)) + not_kept(why)
     data = {"plan": word.plan, "expires": word.expires, "signed": bool(word.signature), "token": word.token}
     return Reply({"run": folder.name if folder else None, **data}, text)
 
@@ -218,6 +218,12 @@ def _may_apply(folder: Path, word: approval.Approval | None) -> tuple[plan.Plan,
             "nobody can see from here.",
             "Apply it there; or run the runbook here, and approve its new plan.",
         )
+    for other, why in archive().damaged().items():
+        if other.parent.name == head["incident"]:
+            raise Refused(
+                f"{other.name}, of this incident, is damaged ({why}): it may have carried out this plan already.",
+                f"`opskit verify {other}` says what was changed; put it back from the archive's history.",
+            )
     if lost := archive().lost(head["incident"]):
         raise Refused(f"{lost[0].name}, of this incident, was lost on the way.", f"Next: {to_finish(lost[0])}")
     target = environment.load(head["environment"], root())
@@ -407,4 +413,12 @@ def ended(folder: Path, outcome: Outcome) -> Reply:
         lines += [f"The clock went back: `last` means {last.name}, which is still to come. Name runs by their ids."]
     lines += [f"BREAK GLASS: approved by one person alone: {found['break_glass']}"] if found["break_glass"] else []
     lines += [f"Record: {folder}{'' if found['signed'] else ' (unsigned: no SSH key could sign it)'}"]
-    return Reply(found, "\n".join(lines), Exit(outcome.exit))
+    text = "\n".join(lines)
+    if found["sealed"] and outputs() in folder.parents and not records.is_kept(folder):
+        text += not_kept(f"`opskit seal {folder.name}` tries again, and says why.")
+    return Reply(found, text, Exit(outcome.exit))
+
+
+def not_kept(why: str) -> str:
+    """What to say of a record that the archive's history did not take; nothing where there is no reason."""
+    return f"\nNOT IN THE ARCHIVE'S HISTORY: whoever removes it there is not found out. {why}" if why else ""

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from opskit import archive, journal, plan, priorities, record
+from opskit import archive, files, journal, plan, priorities, record
 from opskit.actions import Action, Result
 from opskit.archive import Archive
 from opskit.checks import HEALTHY, UNKNOWN
@@ -313,8 +313,8 @@ def at(event: Event) -> datetime:
 def load(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file; None where there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(files.read(path))
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
