@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -167,3 +168,29 @@ def test_a_busy_holder_lets_go_when_it_is_canceled(company: Sandbox) -> None:
             "select pg_cancel_backend(pid) from pg_stat_activity where application_name = 'recount-words'"
         )
     assert [one["ok"] for one in company.healed()] == [True]
+
+
+def test_new_rows_are_allowed_or_stray_by_what_they_belong_to(company: Sandbox) -> None:
+    told = company.break_with("autosave-truncation")
+    before = company.state()
+    lost, other = told["actors"]["lost_documents"][0], told["actors"]["authors_documents"][0]
+    with role(company, "change") as connection:
+        connection.execute(BACKFILL, [[lost, other]])
+    found = company.changes(before)
+    assert [one["fields"]["document_id"]["after"] for one in found["allowed"]] == [lost]
+    assert [one["fields"]["document_id"]["after"] for one in found["stray"]] == [other]
+
+
+def test_parameters_name_a_writer_and_a_document(company: Sandbox, tmp_path: Path) -> None:
+    told = yaml.safe_load((sandbox.SCENARIOS / "autosave-conflict.yaml").read_text())
+    told["parameters"] = {"document": "${document.torn}", "user": "${user.torn}"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(told))
+    found = company.break_with(tmp_path / "mine.yaml")
+    assert found["parameters"] == {
+        "document": found["actors"]["torn_documents"][0],
+        "user": found["actors"]["torn"][0],
+    }
+    told["parameters"] = {"document": "${document.nobody}"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(told))
+    with pytest.raises(sandbox.SandboxError, match="nobody is known by the name"):
+        company.break_with(tmp_path / "mine.yaml")
