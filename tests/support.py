@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -181,3 +181,11 @@ class Machine:
     def acted(self) -> int:
         """How often an action was begun by whatever ran here."""
         return sum(len(events(folder, "action.begun")) for folder in archive.Archive(self.outputs).runs())
+
+
+def quickly(cases: Iterable[Any], *quick: Any) -> list[Any]:
+    """Cases for a parameter, of which all but these are for the exhaustive tests only."""
+    marked = [
+        (case if isinstance(case, tuple) else (case,), [] if case in quick else [pytest.mark.deep]) for case in cases
+    ]
+    return [pytest.param(*case, marks=marks) for case, marks in marked]

@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import pytest
 import victims
 import yaml
 from support import REPOSITORY, notebook
@@ -370,11 +369,3 @@ def results(folder: Path) -> dict[str, str]:
         elif event["event"] == "action.ended":
             found[event["action"]] = event["result"]
     return found
-
-
-def quickly(cases: Iterable[Any], *quick: Any) -> list[Any]:
-    """Cases for a parameter, of which all but these are for the exhaustive tests only."""
-    marked = [
-        (case if isinstance(case, tuple) else (case,), [] if case in quick else [pytest.mark.deep]) for case in cases
-    ]
-    return [pytest.param(*case, marks=marks) for case, marks in marked]

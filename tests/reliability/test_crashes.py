@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scene import Said, Scene, quickly, results
-from support import Opskit, data
+from scene import Said, Scene, results
+from support import Opskit, data, quickly
 from victims import DOUBTFUL, MOMENTS, OPENING, RESULT, SEALING, Accident, Put
 
 from opskit import archive, journal, record

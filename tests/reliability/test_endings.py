@@ -20,8 +20,8 @@ from typing import Any
 import psutil
 import pytest
 import scene as scenes
-from scene import Said, Scene, quickly, results
-from support import OPSKIT, Opskit, data
+from scene import Said, Scene, results
+from support import OPSKIT, Opskit, data, quickly
 from victims import DISKS, SEALING, Accident, Linger
 
 from opskit import approval, archive, journal, record
