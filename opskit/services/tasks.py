@@ -61,7 +61,7 @@ class Tasks:
     def at_provider(self, stuck: pd.DataFrame) -> pd.DataFrame:
         """The same, with what the provider says of each that has an id there: state, reason."""
         never = {"status": "never sent", "reason": None}
-        said = [self.providers.response(str(one)) if one else never for one in stuck.response]
+        said = [self.providers.response(one) if isinstance(one, str) else never for one in stuck.response]
         return stuck.assign(state=[str(s["status"]) for s in said], reason=[s["reason"] or "" for s in said])
 
     def state(self, task: str) -> dict[str, Any] | None:

@@ -1,0 +1,161 @@
+"""Stuck background tasks, in the sandbox's own database: each is ended once, by what its provider says."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import everything
+
+from opskit import actions
+from opskit.actions import Result
+from opskit.errors import CannotTell
+from opskit.http import Http
+from opskit.journal import Journal
+from opskit.sandbox import Sandbox
+from opskit.services import Services, providers, tasks
+
+FINISHED: dict[str, Any] = {
+    "status": "completed",
+    "model": "gpt-5",
+    "output": [{"type": "message", "content": [{"type": "output_text", "text": "Cut the third chapter."}]}],
+}
+Kept = dict[str, dict[str, Any]]
+
+
+@pytest.fixture
+def kept() -> Kept:
+    """What OpenAI still keeps: response id -> response."""
+    return {}
+
+
+@pytest.fixture
+def company(firm: Sandbox, kept: Kept) -> Iterator[Services]:
+    """The sandbox's services, with an OpenAI that keeps nothing but what a test gives it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = kept.get(self.path.rpartition("/")[2])
+            body = json.dumps(found or {"error": {"message": "Response not found", "code": None}}).encode()
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    _, found = everything(firm.name)
+    found.providers.named["openai"] = Http(
+        "openai", f"http://127.0.0.1:{server.server_port}", providers.READS["openai"], {"Authorization": "Bearer x"}
+    )
+    yield found
+    server.shutdown()
+    server.server_close()
+
+
+SCENARIO = """
+name: stuck-tasks
+title: Tasks of every kind got stuck
+runbook: ai-worker-failures
+causes: [orphaned-task]
+touches: []
+healed: []
+sql:
+  - |
+    insert into ai_background_tasks (id, user_id, task_type, status, provider_response_id, created_at, updated_at)
+    select t.id::uuid, (select min(id::text)::uuid from user_profiles), 'chapter_critique', t.status, t.response,
+           now() - t.age, now() - t.age
+    from (values
+      ('00000000-0000-4000-8000-000000000001', 'queued', null, interval '20 minutes'),
+      ('00000000-0000-4000-8000-000000000002', 'queued', null, interval '1 minute'),
+      ('00000000-0000-4000-8000-000000000003', 'running', 'resp_finished', interval '20 minutes'),
+      ('00000000-0000-4000-8000-000000000004', 'running', 'resp_cut', interval '20 minutes'),
+      ('00000000-0000-4000-8000-000000000005', 'running', 'resp_gone', interval '20 minutes'),
+      ('00000000-0000-4000-8000-000000000006', 'running', 'resp_working', interval '20 minutes'),
+      ('00000000-0000-4000-8000-000000000007', 'running', 'resp_young', interval '3 minutes')
+    ) as t (id, status, response, age)
+"""
+ORPHAN, WAITS, FINISHED_ONE, CUT, GONE, WORKING, YOUNG = (
+    f"00000000-0000-4000-8000-00000000000{n}" for n in range(1, 8)
+)
+ROW = "select status, error, result::text as result from ai_background_tasks where id = %(task)s"
+LEDGER = "select model, words_generated from ai_usage where id = %(usage)s"
+
+
+def test_each_stuck_task_ends_as_its_provider_says_and_can_be_taken_back(
+    firm: Sandbox, company: Services, kept: Kept, tmp_path: Path
+) -> None:
+    (tmp_path / "stuck-tasks.yaml").write_text(SCENARIO)
+    firm.break_with(tmp_path / "stuck-tasks.yaml")
+    kept |= {
+        "resp_finished": FINISHED,
+        "resp_cut": {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": []},
+        "resp_working": {"status": "in_progress", "output": []},
+    }
+
+    stuck = company.tasks.at_provider(company.tasks.stuck()).set_index("task")
+    assert stuck.state.to_dict() == {
+        ORPHAN: "never sent",
+        FINISHED_ONE: "completed",
+        CUT: "incomplete",
+        GONE: "expired",
+        WORKING: "in_progress",
+    }
+
+    settled = [
+        company.tasks.settle(*map(str, one))
+        for one in stuck.reset_index()[["task", "state", "reason", "response"]].values
+    ]
+    planned = [action for action in settled if action]  # what is still worked on is left alone
+    assert FINISHED["output"][0]["content"][0]["text"] not in json.dumps([a.data() for a in planned])
+    journal = Journal(tmp_path / "journal.jsonl")
+    assert {result for _, result, _ in actions.carry_out(planned, company, journal)} == {Result.DONE}
+
+    rows = {task: company.database.rows(ROW, task=task)[0] for task in (ORPHAN, FINISHED_ONE, CUT, GONE, WORKING)}
+    assert rows[ORPHAN]["error"].startswith("orphaned")
+    assert json.loads(rows[FINISHED_ONE]["result"]) == {"summary": "Cut the third chapter."}
+    assert rows[CUT]["error"] == "incomplete: max_output_tokens"
+    assert rows[GONE]["error"].startswith("expired")
+    assert rows[WORKING]["status"] == "running"
+    usage = tasks.usage_id(FINISHED_ONE)
+    assert company.database.rows(LEDGER, usage=usage) == [{"model": "gpt-5", "words_generated": 4}]
+
+    assert {result for _, result, _ in actions.take_back(planned, company, journal)} == {Result.DONE}
+    back = {task: company.database.rows(ROW, task=task)[0] for task in rows}
+    assert {task: row["status"] for task, row in back.items()} == stuck.status.to_dict()
+    assert {(row["error"], row["result"]) for row in back.values()} == {(None, None)}
+    assert company.database.rows(LEDGER, usage=usage) == []
+
+
+def test_a_task_that_moved_on_is_left_alone(firm: Sandbox, company: Services, kept: Kept, tmp_path: Path) -> None:
+    (tmp_path / "stuck-tasks.yaml").write_text(SCENARIO)
+    firm.break_with(tmp_path / "stuck-tasks.yaml")
+    kept["resp_finished"] = FINISHED
+    storing = company.tasks.settle(FINISHED_ONE, "completed", None, "resp_finished")
+    failing = company.tasks.settle(WAITS, "never sent", None, None)  # one minute old: it may still be on its way
+    assert storing
+    assert failing
+    kept.clear()  # the ten minutes were over between plan and apply
+
+    ended = dict(zip((storing.id, failing.id), (
+        [result for _, result, _ in actions.carry_out([action], company, Journal(tmp_path / f"{n}.jsonl"))]
+        for n, action in enumerate((storing, failing))
+    ), strict=True))  # fmt: skip
+    assert ended == {storing.id: [Result.STALE], failing.id: [Result.STALE]}
+    assert company.database.rows(ROW, task=FINISHED_ONE)[0]["status"] == "running"
+    assert company.database.rows(ROW, task=WAITS)[0]["status"] == "queued"
+
+
+def test_what_a_provider_cannot_be_asked_is_not_guessed(company: Services) -> None:
+    company.providers.named.pop("openai")
+    with pytest.raises(CannotTell, match="openai"):
+        company.providers.response("resp_any")
+    assert list(company.providers.look().reached) == [None, None, None]
