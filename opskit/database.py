@@ -105,6 +105,12 @@ class Database:
             yield cursor
 
     @contextmanager
+    def rehearsal(self) -> Iterator[psycopg.Cursor[Row]]:
+        """A transaction that may change things, seen by nobody: it is rolled back, however it ends."""
+        with self.transaction() as cursor, cursor.connection.transaction(force_rollback=True):
+            yield cursor
+
+    @contextmanager
     def locked(self, holder: str) -> Iterator[int]:
         """Hold the database's one lock for changes, on a connection of its own; answers that connection's backend.
 

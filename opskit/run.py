@@ -70,6 +70,18 @@ class Run:
         return self._services.profiles
 
     @property
+    def documents(self) -> Any:
+        return self._services.documents
+
+    @property
+    def policies(self) -> Any:
+        return self._services.policies
+
+    @property
+    def sessions(self) -> Any:
+        return self._services.sessions
+
+    @property
     def vercel(self) -> Any:
         return self._services.vercel
 

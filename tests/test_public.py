@@ -11,7 +11,8 @@ from opskit.run import Run, begin
 
 FACE = {
     # services
-    "app", "database", "profiles", "providers", "sentry", "status", "stripe", "tasks", "vercel",
+    "app", "database", "documents", "policies", "profiles", "providers", "sentry", "sessions", "status", "stripe",
+    "tasks", "vercel",
     # about the run
     "causes", "found", "open_questions", "since",
     # verbs

@@ -12,9 +12,12 @@ from opskit.errors import CannotTell
 from opskit.http import Http, Pace, Read
 from opskit.services import app, providers, sentry, status, stripe, vercel
 from opskit.services.app import App
+from opskit.services.documents import Documents
+from opskit.services.policies import Policies
 from opskit.services.profiles import Profiles
 from opskit.services.providers import Providers
 from opskit.services.sentry import Sentry
+from opskit.services.sessions import Sessions
 from opskit.services.status import StatusPages
 from opskit.services.stripe import Stripe
 from opskit.services.tasks import Tasks
@@ -40,6 +43,9 @@ class Services:
     database: Database
     stripe: Stripe
     profiles: Profiles
+    documents: Documents
+    policies: Policies
+    sessions: Sessions
     vercel: Vercel
     sentry: Sentry
     app: App
@@ -89,6 +95,9 @@ def connect(environment: Environment, secrets: Secrets, name: str, rate: float |
         database,
         billing,
         Profiles(database, billing, facts.price_tiers),
+        Documents(database),
+        Policies(database),
+        Sessions(database),
         Vercel(http("vercel", vercel.READS), named.vercel.part("project"), named.vercel.part("team"))
         if named.vercel
         else absent("vercel"),

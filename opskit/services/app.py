@@ -6,15 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from opskit.actions import Action, Arguments, Change
-from opskit.errors import CannotTell, Faulty, Throttled
+from opskit.errors import CannotTell, Denied, Faulty, NotFound, Throttled
 from opskit.http import Http, Read
 
 HEALTH = "/api/health"
+SAVING = "/api/documents/opskit/autosave"  # of no document; a GET is refused before anything is looked up
+KNOCKS = 8  # an outage of the hosting hits a share of the requests
 
 
 def reads(webhook_path: str) -> tuple[Read, ...]:
     """An empty, unsigned POST to the webhook route is a read: the handler refuses it before it does anything."""
-    return (Read("GET", HEALTH, "none"), Read("POST", webhook_path, "none"))
+    return (
+        Read("GET", HEALTH, "none"),
+        Read("POST", webhook_path, "none"),
+        Read("GET", "/api/documents/{id}/autosave", "none"),
+    )
 
 
 @dataclass
@@ -47,6 +53,25 @@ class App:
             return False
         return False
 
+    def takes_saves(self) -> bool:
+        """Whether the autosave route answers, every time: it refuses a GET with 405, or asks who we are with 401."""
+        return all(self._knock() for _ in range(KNOCKS))
+
+    def _knock(self) -> bool:
+        try:
+            self.http.read(SAVING)
+        except Faulty as error:
+            return error.status in (401, 405)
+        except (Denied, NotFound, Throttled):
+            return True  # the app itself spoke
+        except CannotTell:
+            return False
+        return True
+
+    def restore_saving(self) -> Action:
+        """Have a person bring the autosave route back: the hosting's outage, or a deployment to be rolled back."""
+        return RestoreSaving().plan({"path": SAVING}, {"answers": False})
+
     def restore(self, url: str, endpoint: str) -> Action:
         """Have a person bring the webhook route back at `url`, and let the endpoint point there."""
         return RestoreRoute().plan({"url": url, "endpoint": endpoint}, {"answers": False, "points_there": False})
@@ -66,3 +91,18 @@ class RestoreRoute(Change):
 
     def by_hand(self, of: Arguments, before: Any) -> str:
         return f"curl -si -X POST {of['url']} | head -1  # 400 means: the handler is back"
+
+
+class RestoreSaving(Change):
+    name = "app.restore_saving"
+    title = "By hand: roll back a deployment that correlates, or wait out the hosting's outage; saves must answer again"
+    manual = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return {"answers": services.app.takes_saves()}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["answers"])
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return f"curl -si https://APP{of['path']} | head -1  # 405 means: the app is back"

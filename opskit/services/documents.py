@@ -1,0 +1,185 @@
+"""Users' documents: which of them may be stored worse than a copy that still exists, and the actions that help.
+
+One search finds them, and works in the database: only what may have lost something is fetched, and no text. It begins
+with the documents that somebody wrote in since a moment, and reads their copies through the app's own indexes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+
+from opskit.actions import Action
+from opskit.database import Database
+from opskit.errors import CannotTell
+from opskit.services import restoring, snapshots, texts, versioning
+
+COPIES = {
+    "snapshot": "select payload as body from document_snapshots where id = %(copy)s and document_id = %(document)s",
+    "version": "select content as body from document_versions where id = %(copy)s and document_id = %(document)s",
+    "branch": "select content as body from document_branches where id = %(copy)s and document_id = %(document)s",
+}
+MOST = 5000  # documents that one search reports; how many there are is told in any case
+
+# A sign is what makes us doubt: `never-stored`, the newest snapshot is newer than the document and differs; `shrunk`,
+# from one copy to the next more than half was gone, and is still; `jumped-back`, it goes on from an older copy as if
+# the texts saved after that had never been. For each the copy from before the loss, and since when it is lost.
+PLAIN = "btrim(regexp_replace(regexp_replace(coalesce(b.body ->> 'html', ''), '<[^>]*>', ' ', 'g'), '\\s+', ' ', 'g'))"
+SEARCH = """
+with active as (
+  select document_id as id from document_snapshots where created_at >= %(since)s
+  union select document_id from document_undo_history where updated_at >= %(since)s
+  union select document_id from autosave_failures where created_at >= %(since)s and document_id is not null
+  union select id from documents where updated_at >= %(since)s and not is_folder
+), stored as materialized (
+  select d.id, d.updated_at, md5(d.content ->> 'html') as text, length(coalesce(d.content ->> 'html', '')) as size
+  from active join documents d using (id) where not d.is_folder
+), kept as materialized (
+  select d.id, c.* from stored d cross join lateral (
+    (select s.id as copy, 'snapshot' as kind, s.created_at as at, md5(s.payload ->> 'html') as text,
+            length(coalesce(s.payload ->> 'html', '')) as size
+     from document_snapshots s where s.document_id = d.id order by s.created_at desc limit 25)
+    union all
+    (select v.id, 'version', v.created_at, md5(v.content ->> 'html'), length(coalesce(v.content ->> 'html', ''))
+     from document_versions v where v.document_id = d.id order by v.version_number desc limit 25)
+    union all
+    (select b.id, 'branch', b.created_at, md5(b.content ->> 'html'), length(coalesce(b.content ->> 'html', ''))
+     from document_branches b where b.document_id = d.id and b.is_main)
+  ) c
+), stepwise as (
+  select k.*, lead(size) over w as next_size, lead(at) over w as next_at
+  from kept k window w as (partition by id order by at, (kind = 'version'))
+), dropped as materialized (
+  select s.id, s.updated_at, s.size, {plain} as plain
+  from stored s join documents d using (id), lateral (select d.content as body) b
+  where exists (select from kept n where n.id = s.id and n.size > s.size and n.at < s.updated_at)
+), read as materialized (
+  select d.id, c.copy, c.kind, c.at, length(b.body ->> 'html') as size, {plain} as plain
+  from dropped d join kept c on c.id = d.id and c.kind <> 'branch'
+  cross join lateral (
+    select payload as body from document_snapshots where c.kind = 'snapshot' and id = c.copy
+    union all select content from document_versions where c.kind = 'version' and id = c.copy) b
+), signs as (
+  select * from (
+    select distinct on (d.id) d.id, 'never-stored' as sign, k.copy, k.kind, k.at, k.at as lost_at, k.size, k.text
+    from stored d join kept k on k.id = d.id and k.kind = 'snapshot' order by d.id, k.at desc
+  ) newest where exists (
+    select from stored d where d.id = newest.id and newest.at > d.updated_at + interval '5 seconds'
+      and newest.text is distinct from d.text)
+  union all
+  select * from (
+    select distinct on (d.id) d.id, 'shrunk', s.copy, s.kind, s.at, coalesce(s.next_at, d.updated_at), s.size, s.text
+    from stored d join stepwise s on s.id = d.id
+    where s.size > 200 and d.size < s.size * 0.5 and coalesce(s.next_size, d.size) < s.size * 0.5
+    order by d.id, s.at desc
+  ) fallen
+  union all
+  select * from (
+    select distinct on (d.id)
+           d.id, 'jumped-back', newer.copy, newer.kind, newer.at, d.updated_at, newer.size, md5(newer.plain)
+    from dropped d
+    join read older on older.id = d.id and older.plain <> '' and starts_with(d.plain, older.plain)
+    join read newer on newer.id = d.id and newer.at > older.at and newer.at < d.updated_at and newer.size > d.size
+      and (d.plain = older.plain or not starts_with(newer.plain, d.plain))
+    where 2 <= (select count(distinct r.plain) from read r
+                where r.id = d.id and r.at > older.at and r.at <= newer.at and not starts_with(d.plain, r.plain))
+    order by d.id, newer.at desc
+  ) back
+), chosen as (
+  select distinct on (s.id) s.* from signs s where s.lost_at >= %(since)s
+  order by s.id, array_position(array['never-stored', 'shrunk', 'jumped-back'], s.sign)
+), attempted as (
+  select c.id, max((e ->> 'timestamp')::timestamptz) as at
+  from chosen c join document_undo_history h on h.document_id = c.id, jsonb_array_elements(h.undo_stack) e group by 1
+)
+select d.id::text as document, d.user_id::text as user_id, c.sign, c.kind, c.copy::text as copy, c.at as copied_at,
+       c.lost_at, length(coalesce(d.content ->> 'html', '')) as stored_length, c.size as copy_length,
+       d.updated_at, count(*) over () as found,
+       greatest(d.updated_at, c.lost_at, a.at,
+                (select max(created_at) from document_snapshots s where s.document_id = d.id),
+                (select max(created_at) from autosave_failures f
+                 where f.document_id = d.id and f.created_at >= %(since)s)) as last_attempt
+from chosen c join documents d on d.id = c.id left join attempted a on a.id = c.id
+order by c.lost_at, d.id limit %(most)s
+""".replace("{plain}", PLAIN)
+COLUMNS = (
+    "document",
+    "user_id",
+    "sign",
+    "kind",
+    "copy",
+    "copied_at",
+    "lost_at",
+    "stored_length",
+    "copy_length",
+    "updated_at",
+    "found",
+    "last_attempt",
+)
+
+
+class Documents:
+    """Documents, their copies, and what is done for them."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def at_risk(self, since: datetime) -> pd.DataFrame:
+        """Every document whose stored text may be worse than a copy that still exists; one row each, without text."""
+        return pd.DataFrame(self.database.rows(SEARCH, since=since, most=MOST), columns=COLUMNS)
+
+    def bodies(self, document: str, kind: str, copy: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What is stored, and what the copy holds."""
+        stored = self.database.rows("select content as body from documents where id = %(id)s", id=document)
+        kept = self.database.rows(COPIES[kind], copy=copy, document=document)
+        if not stored or not kept:
+            raise CannotTell(f"database: document {document} or its {kind} is no longer there.")
+        return stored[0]["body"] or {}, kept[0]["body"] or {}
+
+    def compared(self, risky: pd.DataFrame) -> pd.DataFrame:
+        """The same rows with `words_lost`, and how much of the copy's text that is."""
+        rows = risky[["document", "kind", "copy"]].itertuples(index=False, name=None)
+        pairs = [self.bodies(*map(str, row)) for row in rows]
+        lost = [texts.lost(*pair) for pair in pairs]
+        share = [n / max(len(texts.words(copy)), 1) for n, (_, copy) in zip(lost, pairs, strict=True)]
+        return risky.assign(words_lost=lost, share_lost=[round(one, 2) for one in share])
+
+    def difference(self, document: str, kind: str, copy: str) -> pd.DataFrame:
+        """A readable difference: what restoring would take away (-) and bring back (+)."""
+        return pd.DataFrame(texts.difference(*self.bodies(document, kind, copy)), columns=["", "text_excerpt"])
+
+    # What a plan may ask for. Each of these only describes; nothing happens.
+
+    def preserve_copies(self, documents: Sequence[str]) -> Action:
+        """Keep every copy of these documents in the record, before anything else is done to them."""
+        return restoring.PreserveCopies().plan({"documents": sorted(documents)}, None, count=str(len(documents)))
+
+    def restore(self, document: str, kind: str, copy: str, words_lost: int) -> Action:
+        """Write a copy of a document back into it, if nobody has written in it since."""
+        now = restoring.state(self.database, document, kind, copy)
+        of = {"document": document, "kind": kind, "copy": copy, "updated_at": now.pop("updated_at")}
+        return restoring.Restore().plan(of, now, words=str(words_lost))
+
+    def unversioned(self, since: datetime) -> pd.DataFrame:
+        """Documents with snapshots since a moment that no version holds: document, user_id, missing."""
+        return pd.DataFrame(
+            self.database.rows(versioning.UNVERSIONED, since=since), columns=["document", "user_id", "missing"]
+        )
+
+    def backfill_versions(self, document: str, since: datetime) -> Action:
+        """Add the versions that a switched-off trigger did not write, from the snapshots."""
+        of = {"document": document, "since": since.isoformat()}
+        return versioning.Backfill().plan(of, versioning.state(self.database, document, of["since"]))
+
+    def full_accounts(self, since: datetime) -> pd.DataFrame:
+        """Accounts, of those that wrote since a moment, that hold as many snapshots as their plan allows."""
+        rows = self.database.rows(snapshots.FULL, since=since)
+        return pd.DataFrame(rows, columns=["user_id", "subscription_tier", "cap", "used"])
+
+    def prune_snapshots(self, user: str, cap: int) -> Action:
+        """Take an account's oldest snapshots away, down to nine tenths of what it may hold."""
+        of = {"user": user, "keep": int(cap * 0.9)}
+        return snapshots.Prune().plan(of, snapshots.state(self.database, user))

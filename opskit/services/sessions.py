@@ -1,0 +1,130 @@
+"""Who waits for whom in the database, and how to end it: cancel first, terminate only what cancelling cannot reach.
+
+Never a migration, which would leave its work half done, and never a replication sender.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from opskit.actions import Action, Arguments, Change
+from opskit.database import Database
+from opskit.errors import CannotTell, Refused
+
+CHAINS = """
+    with waiting as (
+      select pid, unnest(pg_blocking_pids(pid)) as blocker, query_start from pg_stat_activity
+      where cardinality(pg_blocking_pids(pid)) > 0
+    )
+    select b.pid, b.usename as role, b.application_name as application, b.backend_type, b.state,
+           b.backend_start::text as backend_start, now() - b.xact_start as open_for, left(b.query, 200) as query,
+           count(distinct w.pid)::int as waiting, max(now() - w.query_start) as longest_wait
+    from waiting w join pg_stat_activity b on b.pid = w.blocker
+    where cardinality(pg_blocking_pids(b.pid)) = 0
+    group by b.pid, b.usename, b.application_name, b.backend_type, b.state, b.backend_start, b.xact_start, b.query
+    order by waiting desc
+"""
+ONE = """
+    select backend_start::text as backend_start, state, backend_type, left(query, 200) as query,
+           (select count(*)::int from pg_stat_activity w where %(pid)s = any(pg_blocking_pids(w.pid))) as blocks
+    from pg_stat_activity where pid = %(pid)s
+"""
+MIGRATION = r"\b(?:alter|create|drop|reindex|vacuum|cluster|truncate|refresh)\b|schema_migrations"
+
+
+@dataclass
+class Sessions:
+    """The database's sessions."""
+
+    database: Database
+
+    def blockers(self) -> pd.DataFrame:
+        """The sessions at the head of each queue; `spared` says why one must be left to its owner."""
+        columns = [
+            "pid",
+            "role",
+            "application",
+            "backend_type",
+            "state",
+            "backend_start",
+            "open_for",
+            "query",
+            "waiting",
+            "longest_wait",
+        ]
+        found = pd.DataFrame(self.database.rows(CHAINS), columns=columns)
+        migrating = found["query"].fillna("").astype(str).str.lower().str.contains(MIGRATION)
+        spared = migrating.map({True: "a migration", False: ""})
+        return found.assign(spared=spared.mask(found.backend_type == "walsender", "replication"))
+
+    def cancel(self, pid: int, backend_start: str) -> Action:
+        """End what a session is doing now."""
+        return Cancel().plan({"pid": pid, "backend_start": backend_start}, {"blocking": True})
+
+    def terminate(self, pid: int, backend_start: str) -> Action:
+        """End a session."""
+        return Terminate().plan({"pid": pid, "backend_start": backend_start}, {"blocking": True})
+
+    def ask_owner(self, pid: int, backend_start: str, why: str) -> Action:
+        """Have its owner end a session that we must not touch."""
+        return AskOwner().plan({"pid": pid, "backend_start": backend_start, "why": why}, {"blocking": True})
+
+
+class Blocking:
+    """What these have in common: done is when nobody waits for that session any more."""
+
+    function: ClassVar[str] = ""
+    in_database = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        rows = services.database.rows(ONE, pid=of["pid"])
+        there = [row for row in rows if row["backend_start"] == of["backend_start"]]  # pids are used again
+        return {"blocking": bool(there and there[0]["blocks"])}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return not now["blocking"]
+
+    def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
+        rows = services.database.rows(ONE, pid=of["pid"])
+        if not rows or rows[0]["backend_start"] != of["backend_start"]:
+            raise Refused(f"session {of['pid']} is another one by now; not touched.")
+        if rows[0]["backend_type"] != "client backend":
+            raise Refused(f"session {of['pid']} is a {rows[0]['backend_type']}; not touched.")
+        with services.database.transaction() as cursor:
+            found = cursor.execute(f"select {self.function}(%(pid)s) as told", of).fetchone()
+            if not found["told"]:
+                raise CannotTell(f"database: session {of['pid']} could not be told to stop.")
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return f'psql "$DATABASE_URL" -c "select {self.function}({of["pid"]})"'
+
+
+class Cancel(Blocking, Change):
+    name = "sessions.cancel"
+    title = "Cancel what session {pid} is doing, for others wait behind it"
+    right = "membership of pg_signal_backend"
+    function = "pg_cancel_backend"
+    settles = 4.0
+    final = "what it was doing was rolled back; its owner can begin again"
+
+
+class Terminate(Blocking, Change):
+    name = "sessions.terminate"
+    title = "Terminate session {pid}, if others still wait behind it"
+    right = "membership of pg_signal_backend"
+    function = "pg_terminate_backend"
+    settles = 6.0
+    final = "the session is gone, and what it had not committed is rolled back"
+
+
+class AskOwner(Blocking, Change):
+    name = "sessions.ask_owner"
+    title = "By hand: ask whoever runs session {pid} ({why}) to end it"
+    manual = True
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        command = f"select * from pg_stat_activity where pid = {of['pid']}"  # noqa: S608  # for a person to run
+        return f'psql "$DATABASE_URL" -c "{command}"'
