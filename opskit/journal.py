@@ -53,6 +53,10 @@ class Journal:
     def read(self) -> list[Event]:
         return list(read(self.path))
 
+    def told(self, kind: str) -> list[Event]:
+        """The events of one kind, so far."""
+        return [event for event in self.read() if event["event"] == kind]
+
 
 def torn(path: Path) -> bool:
     """Whether the last line lacks its end: its writer died while writing."""

@@ -93,6 +93,8 @@ Hours = Annotated[float, Field(gt=0, le=720)]
 Moment = Annotated[datetime, BeforeValidator(moment), PlainSerializer(lambda at: at.isoformat(), when_used="json")]
 IncidentId = name("an incident's id")
 EnvironmentName = name("an environment's name")
+UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+DocumentId = Annotated[str, StringConstraints(pattern=UUID), Field(title="a document's id")]
 CustomerId = identifier("cus_", "a Stripe customer")
 EndpointId = identifier("we_", "a Stripe webhook endpoint")
 EventId = identifier("evt_", "a Stripe event")
@@ -105,6 +107,7 @@ KINDS: dict[str, Any] = {
     "Moment": Moment,
     "IncidentId": IncidentId,
     "EnvironmentName": EnvironmentName,
+    "DocumentId": DocumentId,
     "CustomerId": CustomerId,
     "EndpointId": EndpointId,
     "EventId": EventId,

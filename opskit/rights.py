@@ -12,13 +12,36 @@ from pglast.visitors import Visitor
 
 from opskit.actions import Change
 from opskit.runbooks import Runbook
-from opskit.services import profiles, providers, sentry, stripe, tasks, vercel
+from opskit.services import (
+    documents,
+    policies,
+    profiles,
+    providers,
+    restoring,
+    sentry,
+    sessions,
+    snapshots,
+    stripe,
+    tasks,
+    vercel,
+    versioning,
+)
 
 MODULES: dict[str, tuple[ModuleType, type[Any]]] = {
     "stripe": (stripe, stripe.Stripe),
     "vercel": (vercel, vercel.Vercel),
     "sentry": (sentry, sentry.Sentry),
 }
+
+# Services that are the database, and what their verbs read there.
+TABLES: dict[str, tuple[str, ...]] = {
+    "profiles": (profiles.PAYING, profiles.OWNERS, profiles.WORDS),
+    "documents": (documents.SEARCH, restoring.EVERYTHING, versioning.UNVERSIONED, snapshots.FULL),
+    "policies": (policies.POLICIES, policies.STANDING),
+    "sessions": (sessions.CHAINS,),
+    "tasks": (tasks.STUCK, tasks.ONE, tasks.LATEST),
+}
+VERBS = {"snapshots.prune": "documents.prune_snapshots"}  # changes that another name plans
 
 
 def needed(book: Runbook) -> list[tuple[str, str, str]]:
@@ -68,10 +91,9 @@ def _source(face: type[Any], verb: str) -> str:
 
 def _tables(book: Runbook) -> list[str]:
     found: list[str] = []
-    if book.calls("profiles"):
-        found += [t for sql in (profiles.PAYING, profiles.OWNERS, profiles.WORDS) for t in tables_in(sql)]
-    if book.calls("tasks"):
-        found += [t for sql in (tasks.STUCK, tasks.ONE, tasks.LATEST) for t in tables_in(sql)]
+    for service, queries in TABLES.items():
+        if book.calls(service):
+            found += [table for sql in queries for table in tables_in(sql)]
     found += [table for sql in book.queries() for table in tables_in(sql)]
     return sorted(set(found))
 
@@ -95,11 +117,10 @@ def tables_in(sql: str) -> list[str]:
 
 def _changes(book: Runbook) -> list[tuple[str, str]]:
     """(service, right) of every change that the runbook's cells may plan."""
-    found = [(c.name.partition(".")[0], c) for c in Change.known.values() if c.right]
+    found = [(VERBS.get(c.name, c.name).partition("."), c.right) for c in Change.known.values() if c.right]
     rights = [
-        ("database" if service in ("profiles", "tasks") else service, change.right)
-        for service, change in found
-        if change.name.partition(".")[2] in book.calls(service)
-        or (service == "tasks" and "settle" in book.calls(service))
+        ("database" if service in TABLES else service, right)
+        for (service, _, verb), right in found
+        if verb in book.calls(service) or (service == "tasks" and "settle" in book.calls(service))
     ]
     return list(dict.fromkeys(rights))

@@ -174,6 +174,10 @@ class Documents:
         of = {"document": document, "since": since.isoformat()}
         return versioning.Backfill().plan(of, versioning.state(self.database, document, of["since"]))
 
+    def enable_trigger(self) -> Action:
+        """Have the table's owner switch the version trigger on."""
+        return versioning.EnableTrigger().plan({}, {"enabled": ["D"]})
+
     def full_accounts(self, since: datetime) -> pd.DataFrame:
         """Accounts, of those that wrote since a moment, that hold as many snapshots as their plan allows."""
         rows = self.database.rows(snapshots.FULL, since=since)

@@ -103,6 +103,17 @@ class Policies:
             return False  # an expression that fails denies, loudly
         return bool(rows[0]["passes"]) if rows else None
 
+    def definitions(self) -> pd.DataFrame:
+        """The policies of the tables that a save touches, as they stand."""
+        tables = [table for table, _ in SAVE]
+        return self.database.read(
+            """
+            select tablename, policyname, cmd, permissive, roles::text[] as roles, qual, with_check from pg_policies
+            where schemaname = 'public' and tablename = any(%(tables)s) order by 1, 2
+        """,
+            tables=tables,
+        )
+
     def mend_by_hand(self, document: str, owner: str, advice: str, command: str) -> Action:
         """Have a person mend what keeps saves out; a rehearsed save then shows whether it is."""
         of = {"document": document, "owner": owner, "advice": advice, "command": command}

@@ -1,0 +1,142 @@
+"""What a night of failed saves means: how urgent it is, what explains a loss, and what to tell each writer.
+
+Pure functions over plain tables. A loss is put right only where a log line says what happened; an author who deletes
+their own text leaves the same traces, and is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import pandas as pd
+
+from opskit.services.texts import told
+
+QUIET = timedelta(minutes=15)  # without an attempt: before that, an open tab may hold newer text than anything stored
+NEAR = timedelta(seconds=60)  # between a log line and what it is about
+WAITED = ("55P03", "57014")  # lock not available; statement timeout
+BROKEN = ("42P01", "42702", "42703", "42883", "42P13")  # the code of a trigger, for everybody
+
+EXPLAINED = "because"
+LEVELS = {"P0": "CRITICAL", "P1": "HIGH", "P2": "HIGH", "P3": "MEDIUM", "none": "LOW"}
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Whom it hits. Counts of people; `attempts` and `failed` of saves in the last hour of trouble."""
+
+    hard: int  # users whose saves fail, conflicts apart
+    conflicts: int  # users whose saves are refused as conflicts
+    lost: int  # users with a confirmed loss: a stored text that is worse, for a reason that we can see
+    attempts: int = 0
+    failed: int = 0
+    most_by_one: int = 0  # failures of the one user who has the most
+
+    @property
+    def broken(self) -> bool:
+        """Saving is broken: for several people, or for most attempts. Few writers never make many errors a minute."""
+        return self.hard >= 3 or (self.attempts >= 4 and self.failed >= self.attempts / 2)
+
+
+def urgency(hit: Hit) -> tuple[str, str, str]:
+    """(priority, level, why). What the levels left open is decided here.
+
+    More than ten users without a confirmed loss are P0 where saves fail: their text is in their tabs only, and each
+    closed tab is a loss. Conflicts alone never are: what was stored stays stored. P2 and P3 keep the stricter of two
+    clocks that disagree: one hour and four.
+    """
+    if hit.lost > 10 or (hit.lost and hit.hard > 10):
+        level, why = "P0", f"{hit.lost} users have lost text, {hit.hard} cannot save"
+    elif hit.hard > 10:
+        level, why = "P0", f"{hit.hard} users cannot save; whether text is lost shows only when their tabs close"
+    elif hit.lost or hit.broken:
+        level, why = "P1", f"{hit.lost} users have lost text; saving fails for {hit.hard}"
+    elif hit.conflicts >= 3 or hit.most_by_one > 5:
+        level, why = "P2", f"{hit.conflicts} users run into conflicts, again and again"
+    elif hit.hard or hit.conflicts:
+        level, why = "P3", f"{hit.hard + hit.conflicts} users, once or twice"
+    else:
+        level, why = "none", "nobody's save failed"
+    return LEVELS[level], level, why
+
+
+def explained(risky: pd.DataFrame, log: pd.DataFrame) -> pd.DataFrame:
+    """The documents at risk, with what explains each loss in `because`; empty where nothing does."""
+    lines = dict(iter(log.groupby("document")))
+    nothing = log.head(0)
+    because = [_because(row, lines.get(row["document"], nothing)) for row in risky.to_dict("records")]
+    return risky.assign(**{EXPLAINED: pd.Series(because, index=risky.index, dtype=object)})
+
+
+def _because(row: Mapping[Hashable, Any], lines: pd.DataFrame) -> str:
+    lost = pd.Timestamp(row["lost_at"])
+    near = lines[(lines["at"] >= lost - NEAR) & (lines["at"] <= lost + NEAR)]
+    if row["sign"] == "shrunk" and (near.operation == "sanitize:html").any():
+        return "the sanitiser failed"
+    if row["sign"] == "never-stored":
+        failed = near[near.operation == "autosave:update_document"]
+        if len(failed):
+            return f"the update failed with {failed.code.iloc[-1]}"
+        if (near.status == 200).any():
+            return "answered 200, and no row was changed"
+    return ""
+
+
+def restorable(losses: pd.DataFrame, now: datetime) -> pd.Series:
+    """Which losses may be put right: explained, quiet for a while, and not about to be stored by the open tab.
+
+    Behind a lock, the tab's next save stores the newest text by itself as soon as the lock is gone; a restore would
+    turn that save into a conflict.
+    """
+    quiet = pd.to_datetime(losses.last_attempt, utc=True) < pd.Timestamp(now) - QUIET
+    waits = losses[EXPLAINED].map(lambda said: any(code in said for code in WAITED))
+    return (losses[EXPLAINED] != "") & quiet & ~waits.astype(bool) & (losses.sign != "jumped-back")
+
+
+def mail(kind: str, documents: list[tuple[str, datetime]]) -> str:
+    """A message to one writer: what to do, and the time of the last stored copy of each document. Promises nothing."""
+    copies = "\n".join(f"- {title}: last stored copy {at:%Y-%m-%d %H:%M} UTC" for title, at in documents)
+    return f"{WORDS[kind]}\n\n{copies}\n"
+
+
+WORDS = {
+    "open-tab": "Some of your latest text may exist only in your open tab. Please do not close or reload it. "
+    "Copy the text into a file first; then we go on together.",
+    "restored": "A fault of ours took text out of your document. We have a copy from the time below and are putting it "
+    "back. Please look through it, and tell us if anything newer is missing.",
+    "question": "Your document became much shorter at about the time of a fault. If you shortened it yourself, all is "
+    "well and you need do nothing. If not, tell us: a longer copy from the time below still exists.",
+    "two-texts": "An older text of yours was saved over a newer one, probably from another tab or device. Both still "
+    "exist. Please tell us which you want, or merge them from the document's history.",
+}
+
+
+def briefly(losses: pd.DataFrame) -> str:
+    """The losses in one line."""
+    counted = losses.groupby("sign").document.nunique()
+    return told([f"{n} {sign}" for sign, n in counted.items()]) or "none"
+
+
+# What a person does about a policy or a trigger: cause, the step, and its exact text.
+MENDING = (
+    (
+        "rls-denial",
+        "as the owner of documents, let owners find their documents again",
+        'psql "$OWNER_DATABASE_URL" -c "drop policy own_select on documents; create policy own_select on documents '
+        'for select to authenticated using ((select auth.uid()) = user_id)"',
+    ),
+    (
+        "silent-zero-row",
+        "as the owner of documents, let owners update their documents again",
+        'psql "$OWNER_DATABASE_URL" -c "drop policy own_update on documents; create policy own_update on documents '
+        'for update to authenticated using ((select auth.uid()) = user_id) with check ((select auth.uid()) = user_id)"',
+    ),
+    (
+        "broken-trigger",
+        "as the owner of documents, put the last working create_document_version() back",
+        'psql "$OWNER_DATABASE_URL" -f LAST_WORKING_MIGRATION.sql  # the ledger names it: supabase_migrations',
+    ),
+)
