@@ -32,6 +32,10 @@ _at_work = ExitStack()  # as long as this kernel lives, its run is not lost
 SKEW = 30.0  # seconds between clocks that are still all right
 
 
+def _service(name: str) -> Any:
+    return property(lambda run: getattr(run._services, name))
+
+
 class Run:
     """One execution of a runbook for an incident against an environment."""
 
@@ -57,53 +61,18 @@ class Run:
 
     # The services, by name.
 
-    @property
-    def database(self) -> Any:
-        return self._services.database
-
-    @property
-    def stripe(self) -> Any:
-        return self._services.stripe
-
-    @property
-    def profiles(self) -> Any:
-        return self._services.profiles
-
-    @property
-    def documents(self) -> Any:
-        return self._services.documents
-
-    @property
-    def policies(self) -> Any:
-        return self._services.policies
-
-    @property
-    def sessions(self) -> Any:
-        return self._services.sessions
-
-    @property
-    def vercel(self) -> Any:
-        return self._services.vercel
-
-    @property
-    def sentry(self) -> Any:
-        return self._services.sentry
-
-    @property
-    def app(self) -> Any:
-        return self._services.app
-
-    @property
-    def status(self) -> Any:
-        return self._services.status
-
-    @property
-    def providers(self) -> Any:
-        return self._services.providers
-
-    @property
-    def tasks(self) -> Any:
-        return self._services.tasks
+    app = _service("app")
+    database = _service("database")
+    documents = _service("documents")
+    policies = _service("policies")
+    profiles = _service("profiles")
+    providers = _service("providers")
+    sentry = _service("sentry")
+    sessions = _service("sessions")
+    status = _service("status")
+    stripe = _service("stripe")
+    tasks = _service("tasks")
+    vercel = _service("vercel")
 
     @property
     def since(self) -> datetime:
