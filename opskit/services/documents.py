@@ -86,6 +86,9 @@ with active as (
       and (d.plain = older.plain or not starts_with(newer.plain, d.plain))
     where 2 <= (select count(distinct r.plain) from read r
                 where r.id = d.id and r.at > older.at and r.at <= newer.at and not starts_with(d.plain, r.plain))
+      and not exists (  -- it had grown until the last step: who cuts a text down goes back through shorter ones
+        select from read r where r.id = d.id and r.at > older.at and r.plain not in (d.plain, newer.plain)
+          and (r.at > newer.at or r.size > newer.size))
     order by d.id, newer.at desc
   ) back
 ), chosen as (

@@ -1,0 +1,226 @@
+"""Documents at risk in a real database: found, explained, put back, taken back; and never over something newer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from support import everything
+
+from opskit.actions import Action, Change, Result, carry_out, take_back
+from opskit.errors import Denied
+from opskit.journal import Journal
+from opskit.sandbox import Sandbox
+from opskit.services import Services, restoring, saving
+from opskit.services.policies import rehearsed
+
+SINCE = datetime.now(UTC) - timedelta(hours=24)
+
+
+@pytest.fixture
+def services(firm: Sandbox) -> Iterator[Services]:
+    found = everything(firm.name)[1]
+    yield found
+    found.database.close()
+
+
+def losses(services: Services) -> pd.DataFrame:
+    log = services.vercel.log(SINCE, "/api/documents/*/autosave")
+    found = services.documents.compared(services.documents.at_risk(SINCE))
+    return saving.explained(found, log.assign(document=log.path.str.split("/").str[3]))
+
+
+def done(services: Services, journal: Journal, *actions: Action) -> list[Result]:
+    return [result for _, result, _ in carry_out(actions, services, journal)]
+
+
+def restore(services: Services, row: Any) -> Action:
+    return services.documents.restore(row.document, row.kind, row.copy, int(row.words_lost))
+
+
+def stored(services: Services, document: str) -> str:
+    rows = services.database.rows("select content ->> 'html' as html from documents where id = %(id)s", id=document)
+    return str(rows[0]["html"])
+
+
+def write(services: Services, sql: str, *values: Any) -> None:
+    with services.database.transaction() as cursor:
+        cursor.execute(sql, values)
+
+
+# Truncated documents.
+
+
+@pytest.fixture
+def truncated(firm: Sandbox, services: Services) -> pd.DataFrame:
+    """Documents that the sanitiser emptied, an author's own cut among them, and some that are still being written."""
+    told = firm.break_with("autosave-truncation")
+    found = losses(services)
+    assert set(found.document) == {
+        *told["actors"]["lost_documents"],
+        *told["actors"]["at_work_documents"],
+        *told["actors"]["authors_documents"],
+    }
+    assert set(found[found.because == ""].document) == set(told["actors"]["authors_documents"])
+    quiet = found[saving.restorable(found, datetime.now(UTC))]
+    assert set(quiet.document) == set(told["actors"]["lost_documents"])
+    return quiet
+
+
+def test_a_restored_text_is_the_copys_and_can_be_taken_back(
+    services: Services, truncated: pd.DataFrame, tmp_path: Path
+) -> None:
+    journal, row = Journal(tmp_path / "journal.jsonl"), next(truncated.itertuples())
+    actions = [services.documents.preserve_copies([row.document]), restore(services, row)]
+    assert "html" not in str([action.data() for action in actions])  # no text stands in a plan
+    _, copy = services.documents.bodies(row.document, row.kind, row.copy)
+    bad = stored(services, row.document)
+    assert done(services, journal, *actions) == [Result.DONE, Result.DONE]
+    assert stored(services, row.document) == copy["html"] != bad
+    kept = (tmp_path / "private" / f"{actions[0].id}.json").read_text()
+    assert copy["html"][:40] in kept.replace('\\"', '"')
+    assert services.documents.at_risk(SINCE).document.isin([row.document]).sum() == 0
+    write(services, "delete from document_snapshots where document_id = %s and created_at > now()", row.document)
+    taken = list(take_back(actions, services, journal))
+    assert [result for _, result, _ in taken] == [Result.DONE]
+    assert stored(services, row.document) == bad
+    assert done(services, Journal(tmp_path / "again.jsonl"), actions[1]) == [
+        Result.STALE
+    ]  # it has been written in since
+
+
+def test_what_was_written_meanwhile_is_not_overwritten(
+    services: Services, truncated: pd.DataFrame, tmp_path: Path
+) -> None:
+    one, two, *_ = truncated.itertuples()
+    newer, touched = restore(services, one), restore(services, two)
+    write(
+        services, 'update documents set content = content || \'{"html": "<p>newer</p>"}\' where id = %s', one.document
+    )
+    write(services, "update documents set title = title where id = %s", two.document)  # the same text, another time
+    journal = Journal(tmp_path / "journal.jsonl")
+    assert done(services, journal, newer, touched) == [Result.STALE, Result.STALE]
+    assert stored(services, one.document) == "<p>newer</p>"
+
+
+def test_who_tried_to_save_a_moment_ago_is_asked_first(
+    firm: Sandbox, services: Services, truncated: pd.DataFrame, tmp_path: Path
+) -> None:
+    told = firm.state  # the company as it is; its writers at work are in the same scenario
+    assert told is not None
+    found = losses(services)
+    busy = next(found[~found.document.isin(truncated.document) & (found.because != "")].itertuples())
+    journal = Journal(tmp_path / "journal.jsonl")
+    (result,) = carry_out([restore(services, busy)], services, journal)
+    assert result[1] is Result.STALE
+    assert "ask them first" in result[2]
+    assert stored(services, busy.document) == ""
+
+
+# Saves that never became the document; and the policies behind it.
+
+
+def test_the_policies_tell_what_a_rehearsed_save_shows(firm: Sandbox, services: Services, tmp_path: Path) -> None:
+    def owner() -> dict[tuple[str, str], bool | None]:
+        matrix = services.policies.matrix(**sample)
+        assert not matrix[matrix.who != "owner"].allowed.any()
+        rows = matrix[matrix.who == "owner"]
+        return dict(zip(zip(rows.table, rows.command, strict=True), rows.allowed, strict=True))
+
+    told = firm.break_with("autosave-silent-zero-row")
+    sample = {"document": told["actors"]["unsaved_documents"][0], "owner": told["actors"]["unsaved"][0]}
+    assert owner()[("documents", "UPDATE")] is False
+    assert owner()[("documents", "SELECT")] is True
+    assert rehearsed(services.database, **sample) == {"owner": 0, "stranger": 0, "anonymous": 0}
+    mend = services.policies.mend_by_hand(**sample, advice="mend it", command="psql")
+    journal = Journal(tmp_path / "journal.jsonl")
+    assert done(services, journal, mend) == [Result.WAITING]
+    found = losses(services)
+    assert set(found.document) == set(told["actors"]["unsaved_documents"])
+    assert set(found.because) == {"answered 200, and no row was changed"}
+    firm.by_hand()
+    before = stored(services, sample["document"])
+    assert all(owner().values())
+    assert rehearsed(services.database, **sample)["owner"] == 1
+    assert stored(services, sample["document"]) == before  # rolled back
+    assert done(services, journal, mend) == [Result.DONE]
+
+
+def test_looking_cannot_rehearse_a_save(firm: Sandbox, services: Services) -> None:
+    sample = services.database.rows("select id::text as document, user_id::text as owner from documents limit 1")[0]
+    with pytest.raises(Denied, match=r"permission denied|cannot execute"):
+        services.database.rows("update documents set title = title where id = %(document)s", **sample)
+
+
+# Old text over newer, versions, snapshots, locks.
+
+
+def test_old_text_over_newer_is_found_and_left_to_its_author(firm: Sandbox, services: Services) -> None:
+    told = firm.break_with("autosave-stale-overwrite")
+    found = losses(services)
+    assert set(found.document) == {*told["actors"]["overwritten_documents"], *told["actors"]["unchecked_documents"]}
+    assert set(found.sign) == {"jumped-back"}
+    assert not saving.restorable(found, datetime.now(UTC)).any()
+
+
+def test_an_ordinary_evening_puts_nothing_at_risk(firm: Sandbox, services: Services) -> None:
+    firm.break_with("autosave-busy")
+    assert services.documents.at_risk(SINCE).empty
+    assert services.documents.full_accounts(SINCE).empty
+    assert services.sessions.blockers().empty
+
+
+def test_missing_versions_are_added_and_taken_back(firm: Sandbox, services: Services, tmp_path: Path) -> None:
+    told, journal = firm.break_with("autosave-trigger-off"), Journal(tmp_path / "journal.jsonl")
+    documents = told["actors"]["unversioned_documents"]
+    assert set(documents) <= set(services.documents.unversioned(SINCE).document)
+    actions = [services.documents.backfill_versions(one, SINCE) for one in documents]
+    assert set(done(services, journal, *actions)) == {Result.DONE}
+    assert not set(documents) & set(services.documents.unversioned(SINCE).document)
+    assert {result for _, result, _ in take_back(actions, services, journal)} == {Result.DONE}
+    assert set(documents) <= set(services.documents.unversioned(SINCE).document)
+
+
+def test_a_full_account_is_pruned_of_its_oldest_and_they_are_kept(
+    firm: Sandbox, services: Services, tmp_path: Path
+) -> None:
+    told, journal = firm.break_with("autosave-snapshot-cap"), Journal(tmp_path / "journal.jsonl")
+    full = services.documents.full_accounts(SINCE)
+    assert set(full.user_id) == set(told["actors"]["full"])
+    action = services.documents.prune_snapshots(full.user_id[0], int(full.cap[0]))
+    newest = services.database.rows(
+        "select distinct on (document_id) id from document_snapshots where user_id = %(user)s "
+        "order by document_id, created_at desc", user=full.user_id[0],
+    )  # fmt: skip
+    assert done(services, journal, action) == [Result.DONE]
+    left = services.database.rows("select id from document_snapshots where user_id = %(user)s", user=full.user_id[0])
+    assert {row["id"] for row in newest} <= {row["id"] for row in left}
+    assert len(left) < full.cap[0]
+    assert (tmp_path / "private" / f"{action.id}.json").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("scenario", "verb"), [("autosave-lock", "terminate"), ("autosave-lock-running", "cancel")])
+def test_who_blocks_others_is_found_and_stopped(
+    firm: Sandbox, services: Services, tmp_path: Path, scenario: str, verb: str
+) -> None:
+    told = firm.break_with(scenario)
+    (head,) = services.sessions.blockers().itertuples()
+    assert head.waiting == len(told["actors"]["waiting"])
+    assert not head.spared
+    action = getattr(services.sessions, verb)(head.pid, head.backend_start)
+    another = getattr(services.sessions, verb)(head.pid, "2026-01-01 00:00:00+00")
+    assert done(services, Journal(tmp_path / "another.jsonl"), another) == [Result.ALREADY]  # a pid that is used again
+    assert len(services.sessions.blockers()) == 1
+    assert done(services, Journal(tmp_path / "journal.jsonl"), action) == [Result.DONE]
+    assert services.sessions.blockers().empty
+
+
+def test_what_cannot_be_undone_says_so() -> None:
+    for name in ("sessions.cancel", "sessions.terminate", "snapshots.prune"):
+        assert Change.known[name].final
+    assert not Change.known["documents.restore"].final
+    assert f"{saving.QUIET.total_seconds() / 60:.0f} minutes" == restoring.QUIET

@@ -1,0 +1,111 @@
+"""How urgent it is, what explains a loss, what may be put back, and what writers are told."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from opskit.services import saving
+from opskit.services.saving import Hit, urgency
+
+NOW = datetime(2026, 3, 1, 3, tzinfo=UTC)
+LOST = NOW - timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("hit", "level", "priority"),
+    [
+        (Hit(hard=30, conflicts=0, lost=11), "P0", "CRITICAL"),
+        (Hit(hard=11, conflicts=0, lost=1), "P0", "CRITICAL"),
+        (Hit(hard=11, conflicts=0, lost=0), "P0", "CRITICAL"),  # the gap: many, and loss not confirmed
+        (Hit(hard=10, conflicts=0, lost=0), "P1", "HIGH"),
+        (Hit(hard=0, conflicts=0, lost=1), "P1", "HIGH"),
+        (Hit(hard=1, conflicts=0, lost=0, attempts=4, failed=2), "P1", "HIGH"),  # at low traffic shares count
+        (Hit(hard=1, conflicts=0, lost=0, attempts=100, failed=2), "P3", "MEDIUM"),
+        (Hit(hard=0, conflicts=40, lost=0), "P2", "HIGH"),  # conflicts alone are never P0
+        (Hit(hard=0, conflicts=1, lost=0, most_by_one=9), "P2", "HIGH"),
+        (Hit(hard=0, conflicts=1, lost=0, most_by_one=1), "P3", "MEDIUM"),
+        (Hit(hard=0, conflicts=0, lost=0), "none", "LOW"),
+    ],
+)
+def test_urgency(hit: Hit, level: str, priority: str) -> None:
+    assert urgency(hit)[:2] == (priority, level)
+    assert urgency(hit)[2]
+
+
+def risk(**changes: Any) -> dict[str, Any]:
+    usual = {"document": "d1", "user_id": "u1", "sign": "shrunk", "lost_at": LOST, "last_attempt": LOST}
+    return {**usual, **changes}
+
+
+def line(**changes: Any) -> dict[str, Any]:
+    return {"at": LOST, "status": 200, "operation": None, "code": None, "document": "d1", **changes}
+
+
+def because(row: dict[str, Any], *lines: dict[str, Any]) -> str:
+    log = pd.DataFrame([*lines], columns=["at", "status", "operation", "code", "document"])
+    log["at"] = pd.to_datetime(log["at"], utc=True)
+    return str(saving.explained(pd.DataFrame([row]), log).because.iloc[0])
+
+
+SANITISED = line(operation="sanitize:html")
+FAILED = line(status=500, operation="autosave:update_document", code="42P01")
+
+
+@pytest.mark.parametrize(
+    ("row", "lines", "said"),
+    [
+        (risk(), [SANITISED], "the sanitiser failed"),
+        (risk(), [], ""),  # an author's own cut
+        (risk(), [line()], ""),  # that it was saved says nothing about whose wish it was
+        (risk(), [{**SANITISED, "document": "d2"}], ""),  # somebody else's
+        (risk(), [{**SANITISED, "at": LOST - timedelta(minutes=5)}], ""),  # another save of it
+        (risk(sign="never-stored"), [FAILED], "the update failed with 42P01"),
+        (risk(sign="never-stored"), [line()], "answered 200, and no row was changed"),
+        (risk(sign="never-stored"), [line(), FAILED], "the update failed with 42P01"),
+        (risk(sign="never-stored"), [], ""),
+        (risk(sign="jumped-back"), [line()], ""),
+    ],
+)
+def test_only_a_line_of_the_log_explains_a_loss(row: dict[str, Any], lines: list[dict[str, Any]], said: str) -> None:
+    assert because(row, *lines) == said
+
+
+def test_no_loss_needs_no_explanation() -> None:
+    log = pd.DataFrame([SANITISED])
+    assert list(saving.explained(pd.DataFrame([risk()]).head(0), log).columns)[-1] == "because"
+
+
+@pytest.mark.parametrize(
+    ("row", "may"),
+    [
+        (risk(because="the sanitiser failed"), True),
+        (risk(because=""), False),
+        (risk(because="the sanitiser failed", last_attempt=NOW - timedelta(minutes=14)), False),
+        (risk(because="the sanitiser failed", last_attempt=NOW - timedelta(minutes=16)), True),
+        (risk(because="the update failed with 42P01", sign="never-stored"), True),
+        (risk(because="the update failed with 57014", sign="never-stored"), False),
+        (risk(because="anything", sign="jumped-back"), False),
+    ],
+)
+def test_what_may_be_put_back(row: dict[str, Any], may: bool) -> None:
+    assert list(saving.restorable(pd.DataFrame([row]), NOW)) == [may]
+
+
+@pytest.mark.parametrize("kind", saving.WORDS)
+def test_a_message_names_the_time_of_the_last_copy_and_promises_nothing(kind: str) -> None:
+    text = saving.mail(kind, [("Salt", LOST), ("Tide", NOW)])
+    assert "- Salt: last stored copy 2026-03-01 02:00 UTC" in text
+    assert "- Tide: last stored copy 2026-03-01 03:00 UTC" in text
+    assert "safe" not in text
+
+
+def test_losses_in_a_line() -> None:
+    assert (
+        saving.briefly(pd.DataFrame([risk(), risk(document="d2"), risk(sign="jumped-back")]))
+        == "1 jumped-back, 2 shrunk"
+    )
+    assert saving.briefly(pd.DataFrame([risk()]).head(0)) == "none"
