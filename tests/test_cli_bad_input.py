@@ -12,7 +12,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import RUNBOOK, Opskit
+from support import RUNBOOK, Opskit, sealed
 
 from opskit import plan as plans
 from opskit import provenance, record
@@ -141,8 +141,7 @@ def test_an_unknown_run(opskit: Opskit, verb: str, name: str) -> None:
 
 def test_an_ambiguous_run(opskit: Opskit, outputs: Path) -> None:
     for name in ("20260101T000000-aaaa", "20260101T000000-bbbb"):
-        (outputs / "INC-1" / name).mkdir(parents=True)
-        (outputs / "INC-1" / name / "run.json").write_text("{}")
+        sealed(outputs, run=name)
     message = refused(opskit, "show", "20260101")
     assert "means 2 runs" in message
     assert "Give more of it" in message
