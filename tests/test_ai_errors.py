@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
-from opskit.services.ai_errors import Kind, kind, provider, refuge, rerouted, routes
+from opskit.errors import CannotTell
+from opskit.services.ai_errors import Kind, kind, provider, refuge, rerouted, routes, trouble
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_the_environment_knows_better_than_a_name() -> None:
 def test_a_routing_variable_is_read_and_nonsense_in_it_is_refused() -> None:
     assert routes("") == {}
     assert routes("a=b, c=d") == {"a": "b", "c": "d"}
-    with pytest.raises(ValueError, match="MODEL=MODEL"):
+    with pytest.raises(CannotTell, match="MODEL=MODEL"):
         routes("a=b=c")
 
 
@@ -85,3 +87,21 @@ def test_the_way_out_is_a_model_that_free_users_may_use_too() -> None:
     assert refuge({"openai"}) == "deepseek-chat"
     assert (refuge({"deepseek"}) or "").startswith("claude")
     assert refuge({"deepseek", "anthropic"}) is None
+
+
+def requests(*rows: tuple[str, str, int]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["provider", "kind", "requests"]).assign(error="500")
+
+
+@pytest.mark.parametrize(
+    ("failed", "succeeded", "counts"),
+    [(4, 0, False), (5, 0, True), (5, 95, True), (5, 96, False), (60, 1000, True)],
+)
+def test_failures_count_from_five_and_from_five_percent_on(failed: int, succeeded: int, counts: bool) -> None:
+    seen = requests(("openai", "outage", failed), ("openai", "ok", succeeded), ("anthropic", "ok", 1))
+    assert set(trouble(seen, [Kind.OUTAGE])) == ({"openai"} if counts else set())
+
+
+def test_without_a_request_nothing_can_be_told() -> None:
+    with pytest.raises(CannotTell, match="nothing to judge by"):
+        trouble(requests(), [Kind.OUTAGE])

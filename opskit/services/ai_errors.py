@@ -103,10 +103,10 @@ def provider(model: str, named: Mapping[str, str] | None = None) -> str:
 
 
 def routes(value: str) -> dict[str, str]:
-    """What a routing variable says, model -> model. Raises ValueError where it is not `MODEL=MODEL,…`."""
+    """What a routing variable says, model -> model. Raises CannotTell where it is not `MODEL=MODEL,…`."""
     pairs = [part.split("=") for part in value.split(",") if part.strip()]
     if any(len(pair) != 2 or not all(word.strip() for word in pair) for pair in pairs):
-        raise ValueError(f"{value!r} is not MODEL=MODEL,MODEL=MODEL")
+        raise CannotTell(f"vercel: the routing variable says {value!r}, which is not MODEL=MODEL,MODEL=MODEL.")
     return {model.strip(): instead.strip() for model, instead in pairs}
 
 

@@ -1,0 +1,47 @@
+"""A variable and a new build at the sandbox's Vercel: made, seen, and taken back in the right order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import everything
+
+from opskit import actions
+from opskit.actions import Result
+from opskit.errors import CannotTell
+from opskit.journal import Journal
+from opskit.sandbox import Sandbox
+
+ROUTES = "AI_MODEL_ROUTES"
+
+
+def test_a_reroute_reaches_production_and_is_taken_back(firm: Sandbox, tmp_path: Path) -> None:
+    _, services = everything(firm.name)
+    vercel, journal = services.vercel, Journal(tmp_path / "journal.jsonl")
+    before, traffic = vercel.variable(ROUTES), vercel.traffic()
+    planned = [vercel.set_variable(ROUTES, "a=b"), vercel.redeploy(traffic["live"])]
+
+    assert [result for _, result, _ in actions.carry_out(planned, services, journal)] == [Result.DONE, Result.DONE]
+    assert vercel.variable(ROUTES)["value"] == "a=b"
+    assert vercel.traffic()["live"] != traffic["live"]
+
+    assert [result for _, result, _ in actions.take_back(planned, services, journal)] == [Result.DONE, Result.DONE]
+    assert (vercel.variable(ROUTES), vercel.traffic()) == (before, traffic)
+
+
+def test_a_variable_that_somebody_changed_meanwhile_is_left_alone(firm: Sandbox, tmp_path: Path) -> None:
+    _, services = everything(firm.name)
+    planned = services.vercel.set_variable(ROUTES, "a=b")
+    [*_] = actions.carry_out([services.vercel.set_variable(ROUTES, "c=d")], services, Journal(tmp_path / "other.jsonl"))
+
+    [(_, result, why)] = actions.carry_out([planned], services, Journal(tmp_path / "journal.jsonl"))
+    assert result is Result.STALE
+    assert "c=d" in why
+    assert services.vercel.variable(ROUTES)["value"] == "c=d"
+
+
+def test_a_value_that_cannot_be_read_back_is_not_planned_over(firm: Sandbox) -> None:
+    _, services = everything(firm.name)
+    with pytest.raises(CannotTell, match="cannot be read back"):
+        services.vercel.set_variable("OPENAI_API_KEY", "never-a-secret-in-a-plan")
