@@ -84,7 +84,7 @@ with active as (
     join read older on older.id = d.id and older.plain <> '' and starts_with(d.plain, older.plain)
     join read newer on newer.id = d.id and newer.at > older.at and newer.at < d.updated_at and newer.size > d.size
       and (d.plain = older.plain or not starts_with(newer.plain, d.plain))
-    where 2 <= (select count(distinct r.plain) from read r
+    where 3 <= (select count(distinct r.plain) from read r
                 where r.id = d.id and r.at > older.at and r.at <= newer.at and not starts_with(d.plain, r.plain))
       and not exists (  -- it had grown until the last step: who cuts a text down goes back through shorter ones
         select from read r where r.id = d.id and r.at > older.at and r.plain not in (d.plain, newer.plain)
