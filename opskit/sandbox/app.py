@@ -1,4 +1,4 @@
-"""The company's app, as far as a runbook can see it: health check, Stripe's webhooks, and what saves documents.
+"""The company's app, as far as a runbook can see it: health check, Stripe's webhooks, saving documents, and AI.
 
 `receive` is the whole app as a function: called directly while the past is played, and by `application` over HTTP. It
 has the real handler's habits, the bad ones included: no idempotency, no ordering guard, success when no row matched.
@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from opskit.sandbox import app_autosave, app_billing, app_database
+from opskit.sandbox import app_ai, app_autosave, app_billing, app_database
 from opskit.sandbox.app_call import JSON, Answer, Call, answer, error, limited, printed
 from opskit.sandbox.vercel import LogLine
 
@@ -71,23 +71,24 @@ def _routed(call: Call, method: str, path: str, address: str) -> Answer:
         return wrong or app_autosave.autosave(call, address, route["document"])
     if path == TELEMETRY:
         return wrong or app_autosave.telemetry(call, address)
-    return error(404, "Not found")
+    return app_ai.routed(call, method, path, address) or error(404, "Not found")
 
 
 def posted(
-    world: World, path: str, headers: Mapping[str, str], body: bytes, address: str, patience: float = PATIENCE
-) -> int | None:
+    world: World, path: str, headers: Mapping[str, str], body: bytes, address: str, patience: float = PATIENCE,
+    method: str = "POST",
+) -> int | None:  # fmt: skip
     """The status that a caller sees while the past is played, behind the faults of that moment; None: no answer."""
-    fault = world.faults.strike("app", "POST", path, world.clock.now())
+    fault = world.faults.strike("app", method, path, world.clock.now())
     if fault is not None and not fault.truncate:  # half an answer is an answer: its status is all that counts
         if fault.takes_effect:
-            receive(world, "POST", path, headers, body, address)
+            receive(world, method, path, headers, body, address)
         if fault.reset or fault.delay >= patience:
             return None
         if fault.status is not None:
-            world.vercel.log_request("POST", path, fault.status)
+            world.vercel.log_request(method, path, fault.status)
             return fault.status
-    return receive(world, "POST", path, headers, body, address).status
+    return receive(world, method, path, headers, body, address).status
 
 
 def application(world: World) -> Starlette:

@@ -61,16 +61,18 @@ def refusal(status: int, message: str, code: str) -> Answer:
     return answer(status, {"error": {"message": message, "code": code}})
 
 
-def limited(call: Call, bucket: str, caller: str, most: int) -> Answer | None:
-    """The limit for each caller and hour. Kept in the instance's memory: a new build starts afresh."""
-    hours: dict[str, list[float]] = call.deployment.memory.setdefault(bucket, {})
+def limited(call: Call, bucket: str, caller: str, most: int, seconds: int = 3600) -> Answer | None:
+    """The limit for each caller and time. Kept in the instance's memory: a new build starts afresh."""
+    windows: dict[str, list[float]] = call.deployment.memory.setdefault(bucket, {})
     now = call.world.clock.now().timestamp()
-    hour = hours.setdefault(caller, [now, 0])
-    if not 0 <= now - hour[0] < 3600:
-        hour[:] = [now, 0]
-    hour[1] += 1
-    if hour[1] <= most:
+    window = windows.setdefault(caller, [now, 0])
+    if not 0 <= now - window[0] < seconds:
+        window[:] = [now, 0]
+    window[1] += 1
+    if window[1] <= most:
         return None
     call.log("warning", "rate_limit:exceeded", "Rate limit exceeded", bucket=bucket, caller=caller)
     refused = refusal(429, "Too many requests", "RATE_LIMIT_EXCEEDED")
-    return Answer(refused.status, refused.body, {**refused.headers, "retry-after": str(int(hour[0] + 3600 - now) + 1)})
+    return Answer(
+        refused.status, refused.body, {**refused.headers, "retry-after": str(int(window[0] + seconds - now) + 1)}
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg import sql
 
-from opskit.sandbox import SandboxError, comparison, stripe_truth
+from opskit.sandbox import SandboxError, comparison, providers, stripe_truth
 from opskit.sandbox.environment import app_endpoint, write_environment
 from opskit.sandbox.population import populate
 from opskit.sandbox.postgres import Postgres
@@ -78,6 +78,7 @@ def found(company: Company) -> None:
     else:
         world.database.restore("empty")
     populate(world)
+    world.providers = providers.found(world)
     world.database.keep("pristine")
     company.pristine = copy.deepcopy(_stores(world))
     company.founded = datetime.now(UTC)
@@ -209,7 +210,13 @@ def status(company: Company) -> dict[str, Any]:
 
 
 def _stores(world: World) -> dict[str, Any]:
-    return {"stripe": world.stripe, "vercel": world.vercel, "sentry": world.sentry, "secrets": world.secrets}
+    return {
+        "stripe": world.stripe,
+        "vercel": world.vercel,
+        "sentry": world.sentry,
+        "providers": world.providers,
+        "secrets": world.secrets,
+    }
 
 
 def _secrets(database: Postgres) -> dict[str, str]:

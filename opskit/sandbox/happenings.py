@@ -16,6 +16,7 @@ from psycopg import sql
 from pydantic import Field, TypeAdapter, model_validator
 
 from opskit.sandbox import app_database, cast, moments, stripe_webhooks
+from opskit.sandbox import happenings_ai as ai
 from opskit.sandbox import happenings_database as database
 from opskit.sandbox import happenings_writing as writing
 from opskit.sandbox.cast import Actor
@@ -155,7 +156,12 @@ Happening = Annotated[
     | writing.SaveByHand
     | database.ChangeSchema
     | database.Lock
-    | database.FillSnapshots,
+    | database.FillSnapshots
+    | ai.AskAI
+    | ai.AskEnsemble
+    | ai.StartTask
+    | ai.LoseCount
+    | ai.SetProvider,
     Field(discriminator="what"),
 ]
 _adapter: TypeAdapter[Any] = TypeAdapter(Happening)
@@ -168,6 +174,8 @@ def schedule(world: World, happening: Telling | JSON, rng: random.Random) -> Non
         writing.schedule(world, told, rng)
     elif isinstance(told, database.ChangeSchema | database.Lock | database.FillSnapshots):
         database.schedule(world, told, rng)
+    elif isinstance(told, ai.ByAskers | ai.SetProvider):
+        ai.schedule(world, told, rng)
     elif isinstance(told, ByUsers):
         _schedule_users(world, told, rng)
     else:

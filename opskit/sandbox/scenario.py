@@ -36,13 +36,17 @@ class Overrides(Part):
 
 
 class App(Part):
-    """What the live code does with webhooks and documents, from the beginning of the scenario on."""
+    """What the live code does with webhooks, documents and AI, from the beginning of the scenario on."""
 
     max_event_age: int | None = 300
     bug: Literal["handler-raises"] | None = None
     writes_per_hour: Annotated[int, Field(ge=1)] = 100  # saves, for each user
     sanitiser_fails_on: str | None = None  # text in which the sanitiser fails, and answers with nothing
     stable_hash: bool = False  # whether the order of keys is of no account
+    models: dict[str, str] = {}  # command: the model that this build asks instead of the usual one
+    thinking_seconds: Annotated[int, Field(ge=0)] = 0  # that its models take before they write
+    sends_along: Annotated[int, Field(ge=0)] = 0  # characters of the manuscript, with every prompt
+    blending_fails: bool = False  # whether ensemble and blend fail once all models have answered
 
 
 class Deployment(Part):
@@ -62,7 +66,7 @@ class Deployment(Part):
 class FaultLine(Part):
     """How one route of one service misbehaves, or that the database is down."""
 
-    service: Literal["app", "stripe", "vercel", "sentry", "status", "database"]
+    service: Literal["app", "stripe", "vercel", "sentry", "status", "database", "openai", "anthropic", "deepseek"]
     route: str = ".*"
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] | None = None
     status: Annotated[int, Field(ge=200, le=599)] | None = None
@@ -258,7 +262,7 @@ class Scenario(Part):
     @model_validator(mode="after")
     def _groups_exist(self) -> Self:
         groups = {getattr(one, "name", None) or one.what for one in self.happenings}
-        documents = {f"{group}_documents" for group in groups}
+        documents = {f"{group}_{what}" for group in groups for what in ("documents", "tasks")}
         for touch in self.touches:
             keys = [touch.keys] if isinstance(touch, TableTouch) and isinstance(touch.keys, str) else []
             where = list(touch.where.values()) if isinstance(touch, TableTouch) else []

@@ -19,6 +19,7 @@ from opskit.sandbox import SandboxError, environment, happenings, moments, strip
 from opskit.sandbox.scenario import App, Get, Holds, Scenario, SentryIssue, Step
 from opskit.sandbox.world import World
 
+PROVIDER_KEYS = ("openai_key", "anthropic_key", "deepseek_key")  # the newest of each
 TOKENS = {"stripe": "stripe_read", "vercel": "vercel", "sentry": "sentry"}
 
 
@@ -128,6 +129,8 @@ def _filled(world: World, name: str, value: str) -> str:
         word, _, tier = found[1].partition(".")
         if word == "webhook_secret":
             return world.secrets["webhook"]
+        if word in PROVIDER_KEYS and word in world.secrets:
+            return world.secrets[word]
         if word == "original":
             return world.vercel.deployments[0].env[name]
         prices = [price for price, sold in world.stripe.price_tiers.items() if sold == tier]
@@ -174,7 +177,7 @@ def _verdict(world: World, one: Holds) -> dict[str, Any]:
             found: Any = [row for row in wrong if one.among is None or row["profile"] in world.actors[one.among]]
             return {**asked, "ok": not found, "found": found[:10]}
         found = _value(world, one.sql) if one.sql else _field(_get(world, one.get), one.field) if one.get else None
-    except (psycopg.Error, OSError, http.client.HTTPException, LookupError, ValueError) as error:
+    except (psycopg.Error, OSError, http.client.HTTPException, LookupError, StopIteration, ValueError) as error:
         return {**asked, "ok": False, "found": f"{type(error).__name__}: {error}"}
     return {**asked, "ok": found == one.equals, "found": found}
 
@@ -202,7 +205,14 @@ def _get(world: World, get: Get) -> Any:
 
 
 def _field(answer: Any, path: str) -> Any:
-    """`status` is the HTTP status; anything else is a place in the JSON: `json.status`, `json.data.0.id`."""
+    """`status` is the HTTP status; anything else is a place in the JSON: `json.status`, `json.data.0.id`.
+
+    In a list, `key=NAME` is the first member whose `key` is NAME.
+    """
     for part in path.split("."):
-        answer = answer[int(part)] if isinstance(answer, list) else answer[part]
+        name, asked, value = part.partition("=")
+        if isinstance(answer, list) and asked:
+            answer = next(one for one in answer if str(one.get(name)) == value)
+        else:
+            answer = answer[int(part)] if isinstance(answer, list) else answer[part]
     return answer

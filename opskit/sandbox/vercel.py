@@ -36,6 +36,10 @@ BEHAVIOUR: dict[str, Any] = {  # what the code of today does, as scenarios may c
     "writes_per_hour": 100,
     "sanitiser_fails_on": None,
     "stable_hash": False,
+    "models": {},
+    "thinking_seconds": 0,
+    "sends_along": 0,
+    "blending_fails": False,
 }
 
 

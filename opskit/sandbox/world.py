@@ -21,6 +21,7 @@ from opskit.sandbox.locks import Locks
 
 if TYPE_CHECKING:
     from opskit.sandbox.postgres import Postgres
+    from opskit.sandbox.providers import Provider
     from opskit.sandbox.sentry import SentryStore
     from opskit.sandbox.stripe import StripeStore
     from opskit.sandbox.vercel import VercelStore
@@ -164,6 +165,7 @@ class World:
     stripe: StripeStore = None  # type: ignore[assignment]  # set by the daemon, in order
     vercel: VercelStore = None  # type: ignore[assignment]
     sentry: SentryStore = None  # type: ignore[assignment]
+    providers: dict[str, Provider] = field(default_factory=dict)  # of AI
     status_pages: dict[str, Any] = field(default_factory=dict)  # vendor -> incident/indicator overrides
     clock: Clock = field(default_factory=Clock)
     faults: Faults = field(default_factory=Faults)

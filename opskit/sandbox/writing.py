@@ -47,6 +47,8 @@ ERRORS = (
     "529 Overloaded",
     "500 The server had an error while processing your request",
 )
+NOT_FOR_FREE = "gpt-5-chat-latest"  # what free users asked it for, DeepSeek does
+BACKGROUND_MODEL = "gpt-5-chat-latest"
 TASKS = ("manuscript_analysis", "expanded_outline", "chapter_critique")
 AGENTS = (
     "Mozilla/5.0 (Macintosh) Safari/605.1.15",
@@ -171,6 +173,12 @@ def paragraph(rng: random.Random) -> str:
     return f"{' '.join(words).capitalize()}."
 
 
+def manuscript(length: int) -> str:
+    """So many characters of prose."""
+    page = " ".join(WORDS) + ". "
+    return (page * (length // len(page) + 1))[:length]
+
+
 def title(rng: random.Random) -> str:
     return f"The {rng.choice(TITLES)}"
 
@@ -230,6 +238,12 @@ def _ask(rng: random.Random, pages: Pages, author: Author, documents: list[Row],
         pages.tables["ai_background_tasks"].append(_task(rng, author, documents, since, now))
 
 
+def model_for(command: str, tier: str) -> str:
+    """The model that the router picks."""
+    model = MODELS[command]
+    return "deepseek-chat" if tier == "free" and model == NOT_FOR_FREE else model
+
+
 def _request(rng: random.Random, author: Author, documents: list[Row], at: datetime) -> Row:
     command = rng.choice(list(MODELS))
     failed = rng.random() < 0.012
@@ -238,7 +252,7 @@ def _request(rng: random.Random, author: Author, documents: list[Row], at: datet
         "user_id": author.id,
         "document_id": rng.choice(documents)["id"] if documents else None,
         "requested_model": "auto",
-        "selected_model": MODELS[command],
+        "selected_model": model_for(command, author.tier),
         "command": command,
         "intent": command,
         "latency_ms": rng.randint(900, 9000) if not failed else rng.randint(200, 60000),
