@@ -117,6 +117,7 @@ def test_each_stuck_task_ends_as_its_provider_says_and_can_be_taken_back(
     planned = [action for action in settled if action]  # what is still worked on is left alone
     assert FINISHED["output"][0]["content"][0]["text"] not in json.dumps([a.data() for a in planned])
     journal = Journal(tmp_path / "journal.jsonl")
+    miscounted = company.profiles.miscounted().to_dict("records")
     assert {result for _, result, _ in actions.carry_out(planned, company, journal)} == {Result.DONE}
 
     rows = {task: company.database.rows(ROW, task=task)[0] for task in (ORPHAN, FINISHED_ONE, CUT, GONE, WORKING)}
@@ -127,12 +128,14 @@ def test_each_stuck_task_ends_as_its_provider_says_and_can_be_taken_back(
     assert rows[WORKING]["status"] == "running"
     usage = tasks.usage_id(FINISHED_ONE)
     assert company.database.rows(LEDGER, usage=usage) == [{"model": "gpt-5", "words_generated": 4}]
+    assert company.profiles.miscounted().to_dict("records") == miscounted == []
 
     assert {result for _, result, _ in actions.take_back(planned, company, journal)} == {Result.DONE}
     back = {task: company.database.rows(ROW, task=task)[0] for task in rows}
     assert {task: row["status"] for task, row in back.items()} == stuck.status.to_dict()
     assert {(row["error"], row["result"]) for row in back.values()} == {(None, None)}
     assert company.database.rows(LEDGER, usage=usage) == []
+    assert company.profiles.miscounted().empty
 
 
 def test_a_task_that_moved_on_is_left_alone(firm: Sandbox, company: Services, kept: Kept, tmp_path: Path) -> None:

@@ -39,6 +39,22 @@ LATEST = """
     from ai_requests where created_at > now() - interval '1 day' group by 1
 """
 WHOLE = "select * from ai_background_tasks where id = %(task)s"
+# Ledger and word counter go together, as the app counts what it fetches itself.
+COUNT = """
+    with added as (
+      insert into ai_usage (id, user_id, model, words_generated) values (%s, %s, %s, %s)
+      on conflict do nothing returning user_id, words_generated)
+    update user_profiles p set ai_words_used_this_month = ai_words_used_this_month + added.words_generated
+    from added where p.id = added.user_id
+"""
+# A counter that was reset since then no longer holds these words.
+DISCOUNT = """
+    with gone as (delete from ai_usage where id = %s returning user_id, words_generated, created_at)
+    update user_profiles p set ai_words_used_this_month = ai_words_used_this_month - gone.words_generated
+    from gone where p.id = gone.user_id and gone.created_at >=
+      case when p.subscription_status in ('active', 'trialing')
+           then coalesce(p.subscription_current_period_start, p.ai_words_reset_date) else p.ai_words_reset_date end
+"""
 RIGHT = "update (status, result, error) on ai_background_tasks"
 USAGE = uuid.UUID(
     "6f70736b-6974-4a1e-8f00-000000000000"
@@ -126,7 +142,7 @@ class Settle(Change):
             if cursor.rowcount != 1:
                 raise Refused(f"task {of['task']} has changed since; not touched.")
             if after["counted"] and not before["counted"]:
-                cursor.execute("delete from ai_usage where id = %s", (usage_id(of["task"]),))
+                cursor.execute(DISCOUNT, (usage_id(of["task"]),))
 
     def by_hand(self, of: Arguments, before: Any) -> str:
         unchanged = "status in ('queued', 'running')"
@@ -138,7 +154,7 @@ class Settle(Change):
 class StoreResult(Settle):
     name = "tasks.store_result"
     title = "Task {task:.8}: store the finished result {response}, and count its words"
-    right = f"{RIGHT}; insert, delete on ai_usage"
+    right = f"{RIGHT}; insert, delete on ai_usage; update (ai_words_used_this_month) on user_profiles"
     ends_as = "succeeded"
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
@@ -195,7 +211,7 @@ def write(database: Database, task: str, before: Mapping[str, Any], status: str,
 
 
 def store(database: Database, task: str, response: str, before: Mapping[str, Any], text: str, model: str) -> None:
-    """Store a result and its ledger row together. Raises Refused where the task is no longer as it was read."""
+    """Store a result, and count its words. Raises Refused where the task is no longer as it was read."""
     with database.transaction() as cursor:
         cursor.execute(
             "update ai_background_tasks set status = 'succeeded', error = null, "
@@ -206,7 +222,4 @@ def store(database: Database, task: str, response: str, before: Mapping[str, Any
         if cursor.rowcount != 1:
             raise Refused(f"task {task} has moved on since it was read; not touched.")
         user = cursor.fetchone()
-        cursor.execute(
-            "insert into ai_usage (id, user_id, model, words_generated) values (%s, %s, %s, %s) on conflict do nothing",
-            (usage_id(task), user["user_id"] if user else None, model, len(text.split())),
-        )
+        cursor.execute(COUNT, (usage_id(task), user["user_id"] if user else None, model, len(text.split())))
