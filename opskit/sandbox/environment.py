@@ -12,7 +12,11 @@ import yaml
 
 from opskit.sandbox.world import World
 
-SECRETS = ("database_read", "database_change", "stripe_read", "stripe_change", "vercel", "sentry", "control")
+PROVIDERS = ("openai", "anthropic", "deepseek")
+SECRETS = (
+    "database_read", "database_change", "stripe_read", "stripe_change", "vercel", "sentry", "control",
+    *(f"{name}_read" for name in PROVIDERS),
+)  # fmt: skip
 STATUS_PAGES = ("stripe", "vercel", "supabase", "sentry", "openai", "anthropic", "deepseek")
 WEBHOOK_PATH = "/api/webhooks/stripe"
 
@@ -37,6 +41,9 @@ def described(world: World, folder: Path, overrides: dict[str, Any]) -> dict[str
         "webhook_max_event_age": 300,
         "webhook_requests_per_hour": 1000,
         "price_tiers": dict(world.stripe.price_tiers),
+        "ai_routing_variable": "AI_MODEL_ROUTES",
+        "ai_background_model": "gpt-5-chat-latest",
+        "ai_function_seconds": 60,
     }
     return {
         "name": folder.name,
@@ -87,6 +94,7 @@ def _services(world: World, folder: Path) -> dict[str, Any]:
             "read": {"secret": secret("sentry")},
         },
         "app": {"address": world.addresses["app"]},
+        **{name: {"address": world.addresses[name], "read": {"secret": secret(f"{name}_read")}} for name in PROVIDERS},
         "status": {vendor: f"{status}/{vendor}" for vendor in STATUS_PAGES},
     }
 
