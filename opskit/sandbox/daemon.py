@@ -11,7 +11,18 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
-from opskit.sandbox import SandboxError, app, company, control, providers, providers_api, sentry, statuspages, stripe, vercel
+from opskit.sandbox import (
+    SandboxError,
+    app,
+    company,
+    control,
+    providers,
+    providers_api,
+    sentry,
+    statuspages,
+    stripe,
+    vercel,
+)
 from opskit.sandbox.company import Company
 from opskit.sandbox.environment import write, write_secrets
 from opskit.sandbox.serving import Serving, faulty

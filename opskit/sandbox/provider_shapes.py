@@ -89,9 +89,21 @@ def models(name: str, known: list[str]) -> JSON:
     """The list of models."""
     if name == "anthropic":
         data = [
-            {"type": "model", "id": one, "display_name": one, "created_at": "2025-09-29T00:00:00Z"} for one in known
+            {
+                "type": "model",
+                "id": one,
+                "display_name": one,
+                "created_at": "2025-09-29T00:00:00Z",
+                "lifecycle": "active",
+            }
+            for one in known
         ]
-        return {"data": data, "has_more": False, "first_id": known[0], "last_id": known[-1]}
+        return {
+            "data": data,
+            "has_more": False,
+            "first_id": next(iter(known), None),
+            "last_id": next(reversed(known), None),
+        }
     created = {"created": 1_759_000_000} if name == "openai" else {}
     return {"object": "list", "data": [{"id": one, "object": "model", **created, "owned_by": name} for one in known]}
 
@@ -131,10 +143,13 @@ def response(key: str, asked: JSON, created: int, status: str) -> JSON:
         "type": "message",
         "role": "assistant",
         "status": status,
-        "content": [{"type": "output_text", "text": text, "annotations": []}],
+        "content": [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}],
     }
     usage: JSON = {"input_tokens": given, "output_tokens": length, "total_tokens": given + length}
-    usage |= {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
+    usage |= {
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 0},
+    }
     return {
         "id": key,
         "object": "response",

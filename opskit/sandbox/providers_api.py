@@ -37,7 +37,7 @@ def application(name: str) -> Callable[[World], Starlette]:
                 return StreamingResponse(_kept_alive(said), said.status, headers)
             return Response(said.body, said.status, headers)
 
-        return Starlette(routes=[Route("/{path:path}", page, methods=["GET", "POST", "DELETE"])])
+        return Starlette(routes=[Route("/{path:path}", page, methods=["GET", "POST"])])
 
     return serve
 
