@@ -41,7 +41,6 @@ def described(world: World, folder: Path, overrides: dict[str, Any]) -> dict[str
         "webhook_max_event_age": 300,
         "webhook_requests_per_hour": 1000,
         "price_tiers": dict(world.stripe.price_tiers),
-        "ai_routing_variable": "AI_MODEL_ROUTES",
         "ai_background_model": "gpt-5-chat-latest",
         "ai_function_seconds": 60,
     }
