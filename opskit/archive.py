@@ -31,6 +31,8 @@ NEEDS = {  # what an event must tell
     "run.ended": ("outcome",),
     "finding": ("problem",),
     "edited": ("cells",),
+    "difference": ("gone", "new"),
+    "plan": ("digest", "actions", "causes"),
     **dict.fromkeys(("refused", "failed", "interrupted"), ("why",)),
 }
 UNDER_WAY, UNSEALED = "under way", "unsealed"  # of runs that nobody has classified yet
@@ -173,7 +175,11 @@ def _damage(folder: Path, stamps: tuple[tuple[int, ...], ...]) -> str:
             return f"{wrong[0]} is not what it should be"
         if datetime.fromisoformat(head["started"]).tzinfo is None:
             return "nobody can tell when it began"
+        if not isinstance(head["parameters"], dict):
+            return "nobody can tell with which parameters it was run"
         for event in journal.read(folder / record.JOURNAL):
+            if datetime.fromisoformat(event["at"]).tzinfo is None:
+                return "nobody can tell when what happened"
             if lacking := [name for name in NEEDS.get(event["event"], ()) if name not in event]:
                 return f"its journal has an event {event['event']!r} without {lacking[0]!r}"
         summary(folder)

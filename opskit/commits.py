@@ -9,9 +9,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -31,15 +31,14 @@ MAIN = "refs/heads/main"
 BEGINS = "An archive begins"
 STALE = 60.0  # seconds for which git would never hold a lock of its own in an archive
 BEGINNING = {"NAME": "opskit", "EMAIL": "opskit@localhost", "DATE": "2026-01-01T00:00:00Z"}
-# Somebody's own settings must not change what is kept: no line endings converted, no filters, no hooks.
-# Nor may an archive that somebody sent: no program of its choice is started, no commit passed off as another.
+# Of a git directory, what is history; whatever else an archive's has (settings, hooks, alternates) is not used at all.
+LINKED = ("objects", "refs", "packed-refs", "logs", "shallow")
+CONFIG = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tcommitGraph = false\n\tmultiPackIndex = false\n"
+ATTRIBUTES = "* -text -filter -ident -working-tree-encoding\n"  # what is kept is kept as it is
 SETTINGS = (
     "core.autocrlf=false", "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.fsync=all", "gc.auto=0",
-    "protocol.allow=never", "safe.directory=*", "log.showSignature=false", "gpg.program=false",
-    "gpg.ssh.program=false", "core.alternateRefsCommand=false", "diff.external=false",
+    "protocol.allow=never", "safe.directory=*", "log.showSignature=false",
 )  # fmt: skip
-# What would make git read another file of settings, or fetch what it lacks with a program of somebody's choice.
-LURES = re.compile(r"^\s*(\[\s*(include|protocol)|promisor|partialclone|worktreeconfig)", re.IGNORECASE | re.MULTILINE)
 NOBODYS = {
     "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_GRAFT_FILE": os.devnull,
@@ -92,7 +91,7 @@ def _begin(outputs: Path) -> str:
     info = outputs / ".git" / "info"
     info.mkdir(exist_ok=True)
     (info / "exclude").write_text(EXCLUDED, encoding="utf-8")
-    (info / "attributes").write_text("* -text -filter -ident -working-tree-encoding\n", encoding="utf-8")
+    (info / "attributes").write_text(ATTRIBUTES, encoding="utf-8")
     empty = _git(outputs, "hash-object", "-t", "tree", "-w", "--stdin")
     first = _git(outputs, "commit-tree", empty, "-m", BEGINS, extra=_as(BEGINNING))
     _git(outputs, "update-ref", MAIN, first)
@@ -134,10 +133,9 @@ def holds(outputs: Path, path: Path) -> bool:
 
 def digest(path: Path) -> str:
     """Of a file on disk, as the history has it; empty where there is none, or something else by that name."""
-    try:
-        content = plain_files.read(path)
-    except OSError:
+    if not stat.S_ISREG(path.lstat().st_mode if os.path.lexists(path) else 0):
         return ""
+    content = _content(path)
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
@@ -146,7 +144,7 @@ def trouble(outputs: Path) -> list[str]:
     if not head(outputs):
         return ["the archive's history is gone"] if _anchor(outputs).is_file() else []
     found = []
-    if (outputs / ".git" / "HEAD").read_text(errors="replace") != f"ref: {MAIN}\n":
+    if _content(outputs / ".git" / "HEAD") != f"ref: {MAIN}\n".encode():
         found.append("the archive is not on its branch main, so git shows something else")
     check = _run(outputs, "fsck", "--full", "--strict", "--no-dangling", "--no-progress")
     if check.returncode:
@@ -163,6 +161,14 @@ def trouble(outputs: Path) -> list[str]:
             found.append(f"{'removed' if how == 'D' else 'changed'} in a later commit: {name}")
     found += [f"rolled back: {what}" for what in _rolled_back(outputs)]
     return found
+
+
+def _content(path: Path) -> bytes:
+    """Of a plain file; of anything else by that name, nothing."""
+    try:
+        return plain_files.read(path)
+    except OSError:
+        return b""
 
 
 def _rolled_back(outputs: Path) -> Iterator[str]:
@@ -234,21 +240,36 @@ def _alone(outputs: Path) -> Iterator[None]:
 def _run_raw(
     outputs: Path, *arguments: str, extra: dict[str, str] | None = None, given: str = ""
 ) -> subprocess.CompletedProcess[bytes]:
-    ours = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    settings = [part for setting in SETTINGS for part in ("-c", setting)]
-    where = {} if arguments[0] == "init" else {"GIT_DIR": ".git"}  # never the repository around it
-    config = outputs / ".git" / "config"
-    if config.exists() and (lure := LURES.search(config.read_text(encoding="utf-8", errors="replace"))):
-        raise OpskitError(f"{config} has git read or fetch elsewhere ({lure[0].strip()}), so this archive is not read.")
+    """Run git on the archive's history, never on its settings: those may be whoever's who sent it."""
     if not shutil.which("git"):
         raise OpskitError("there is no git on this machine, and the archive's history needs it.")
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    settings = [part for setting in SETTINGS for part in ("-c", setting)]
     try:
-        return subprocess.run(
-            ["git", *settings, *arguments], cwd=outputs, env={**ours, **NOBODYS, **where, **(extra or {})},
-            input=given.encode(), capture_output=True, check=False, timeout=600,
-        )  # fmt: skip
+        with tempfile.TemporaryDirectory(prefix="opskit-git-") as scratch:
+            where = {} if arguments[0] == "init" else _clean(outputs, Path(scratch))
+            return subprocess.run(
+                ["git", *settings, *arguments], cwd=outputs, env={**ours, **NOBODYS, **where, **(extra or {})},
+                input=given.encode(), capture_output=True, check=False, timeout=600,
+            )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise OpskitError(f"git {arguments[0]} in {outputs} took longer than ten minutes.") from None
+
+
+def _clean(outputs: Path, scratch: Path) -> dict[str, str]:
+    """A git directory that has the archive's history and nothing else of it: no settings, no hooks, no attributes."""
+    real = (outputs / ".git").absolute()
+    for path in (real, *(real / name for name in (*LINKED, "objects/pack", "objects/info"))):
+        if os.path.lexists(path) and not (path.is_dir() or stat.S_ISREG(path.lstat().st_mode)):
+            raise OpskitError(f"{path} is no file and no folder, so this archive is not read.")
+    for name in LINKED:
+        if (real / name).exists():
+            (scratch / name).symlink_to(real / name)
+    (scratch / "HEAD").write_text(f"ref: {MAIN}\n", encoding="utf-8")
+    (scratch / "config").write_text(CONFIG, encoding="utf-8")
+    (scratch / "info").mkdir()
+    (scratch / "info" / "attributes").write_text(ATTRIBUTES, encoding="utf-8")
+    return {"GIT_DIR": str(scratch), "GIT_WORK_TREE": str(outputs.absolute()), "GIT_INDEX_FILE": str(real / "index")}
 
 
 def _run(outputs: Path, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:

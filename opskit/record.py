@@ -156,14 +156,19 @@ def verify(folder: Path, allowed: Path | None = None) -> Finding:
     overdue, absent = sealed["private_until"] < datetime.now(UTC).date().isoformat(), not (folder / PRIVATE).exists()
     private = tuple(name for name in gone if name.startswith(f"{PRIVATE}/") and (overdue or absent))
     purged, left = (private, ()) if overdue else ((), ELSEWHERE if private else ())
-    wrong = [f"removed: {name}" for name in gone if name not in private]
+    wrong = [f"removed: {_one_line(name)}" for name in gone if name not in private]
     emptied = {parent.as_posix() for name in gone for parent in PurePosixPath(name).parents}  # told by what is gone
-    wrong += [f"added: {name}" for name in now if name not in then and name not in emptied]
-    wrong += [f"altered: {name}" for name in then if name in now and now[name] != then[name]]
+    wrong += [f"added: {_one_line(name)}" for name in now if name not in then and name not in emptied]
+    wrong += [f"altered: {_one_line(name)}" for name in then if name in now and now[name] != then[name]]
     if os.path.lexists(folder / SIGNATURE):
         signer, bad, unproven = _judge(folder, sealed, allowed)
         return Finding((*wrong, *bad), purged, signer, (*unproven, *left))
     return Finding(tuple(wrong), purged, "", ("it is not signed", *left))
+
+
+def _one_line(name: str) -> str:
+    """A name must not look like lines of our own answer."""
+    return name.replace("\n", "\\n")
 
 
 def _judge(folder: Path, sealed: dict[str, Any], allowed: Path | None) -> tuple[str, tuple[str, ...], tuple[str, ...]]:

@@ -13,6 +13,7 @@ import pytest
 from support import REPOSITORY, Opskit, data, restore, sealed, wrong
 
 from opskit import files, record
+from opskit.journal import Journal
 from opskit.spelling import printable
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -56,6 +57,12 @@ HARM: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a journal elsewhere": ("journal.jsonl", link),
     "an end without an outcome": ("journal.jsonl", holds('{"event": "run.ended"}\n')),
     "causes that are none": ("journal.jsonl", holds('{"event": "check", "name": 1}\n')),
+    "an event at no time": ("journal.jsonl", holds('{"event": "run.ended", "outcome": "healthy"}\n')),
+    "half a difference": (
+        "journal.jsonl",
+        holds('{"at": "2026-01-02T00:00:00+00:00", "event": "difference", "gone": []}\n'),
+    ),
+    "no parameters": ("run.json", holds(json.dumps(HEAD))),
     "a manifest that is a pipe": ("manifest.json", pipe),
     "a manifest elsewhere": ("manifest.json", link),
     "an approval that is a pipe": ("approval.json", pipe),
@@ -152,7 +159,7 @@ def test_an_empty_folder_that_was_sealed_may_be_gone_as_git_does_not_carry_it(ou
 
 def test_a_commit_that_fails_is_told_and_made_up_for(place: Path, opskit: Opskit) -> None:
     new = record.prepare(place, {**HEAD, "host": "here", "retention_days": 90, "parameters": {}})
-    (new / "journal.jsonl").write_text('{"event": "run.accepted"}\n{"event": "run.ended", "outcome": "lost"}\n')
+    Journal(new / "journal.jsonl").write("run.ended", outcome="lost", exit=1)
     (place / ".git" / "refs" / "heads" / "main.lock").write_text("")
     failed = opskit("seal", new.name)
     assert failed.exit_code == 1
@@ -181,6 +188,18 @@ def test_a_page_is_not_written_into_any_record(place: Path, opskit: Opskit, tmp_
 
 
 # What a terminal obeys.
+
+
+def test_an_outcome_is_no_markup(place: Path, opskit: Opskit) -> None:
+    one = sealed(place, run=HEAD["run"])
+    (one / "journal.jsonl").write_text('{"at": "2026-01-02T00:00:00+00:00", "event": "run.ended", "outcome": "[/b]"}\n')
+    assert "[/b]" in opskit("history").output
+
+
+def test_a_name_is_no_line_of_the_answer(place: Path, opskit: Opskit) -> None:
+    one = next(path.parent for path in place.glob("*/*/manifest.json"))
+    (one / "x\n9 of 9 records are as they were sealed.").write_text("")
+    assert "9 of 9 records are as they were sealed." not in opskit("verify").output.splitlines()
 
 
 @pytest.mark.parametrize("sign", ["\x1b[2J", "\r", "\x07", "\u202e", "\u2066", "\u200b", "\x9b", "\x7f"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from opskit import archive as records
 from opskit import commits, journal, plan, record
@@ -60,7 +61,7 @@ def history(text: str, since: datetime | None, until: datetime | None, **wanted:
     for run in found:
         done = f"{run['done']}/{run['actions']}" if run["actions"] else ""
         row = run["run"], _ended(run), ", ".join(run["causes"]), done, run["incident"]
-        table.add_row(*map(printable, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     lines = ([] if found else ["No such runs."]) + [f"DAMAGED: {folder}: {why}" for folder, why in damaged.items()]
     lines += ["`opskit verify` says what was changed."] if damaged else []
     return Reply(found, "\n".join(lines), table=table if found else None)

@@ -23,6 +23,7 @@ from opskit.outcome import Exit, Outcome
 from opskit.parameters import refuse_secrets
 from opskit.redaction import Redactor, redactor
 from opskit.services import Secrets, connect
+from opskit.spelling import printable
 
 
 @click.command()
@@ -57,7 +58,8 @@ def look(runbook: str, given: dict[str, Any]) -> tuple[Path, Outcome]:
     refuse_secrets({**given, **checked}, _every_secret())
     record.check_writable(outputs())
     for lost in archive().lost(checked.get("incident") or ""):
-        answering.people.print(f"{lost.name}, of this incident, was lost on the way: {to_finish(lost)}")
+        line = f"{lost.name}, of this incident, was lost on the way: {to_finish(lost)}"
+        answering.people.print(printable(line), markup=False)
     return _execute(provenance.describe(runbook, root(), checked), target, secrets)
 
 
