@@ -13,9 +13,12 @@ from opskit.drill import rehearse
 from opskit.sandbox import Sandbox
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+SAMPLE = 3  # of so many twins, one is quick; `make test-deep` rehearses them all
 EVERY = [
-    pytest.param(name, twin, id=f"{name}{'-twin' if twin else ''}")
-    for name in sandbox.scenarios()
+    pytest.param(
+        name, twin, id=f"{name}{'-twin' if twin else ''}", marks=[pytest.mark.deep] if twin and number % SAMPLE else []
+    )
+    for number, name in enumerate(sandbox.scenarios())
     for twin in (False, True)
     if not twin or written(name).get("twin")
 ]
