@@ -38,6 +38,7 @@ GOOD: dict[str, list[Any]] = {
     "IncidentId": ["INC-1", "2026-11-23.a_b"],
     "EnvironmentName": ["sandbox", "eu-west.1"],
     "CustomerId": ["cus_abc123"],
+    "DocumentId": ["0b1f1f9e-5d2c-4a56-9f0a-3f2d8c1e7a10"],
     "EndpointId": ["we_1AbC"],
     "EventId": ["evt_1AbC"],
 }
@@ -65,6 +66,7 @@ BAD: dict[str, list[Any]] = {
     "IncidentId": ["", "../etc", "a b", "-x", ".hidden", "x" * 65, "a/b", 5, "a\n"],
     "EnvironmentName": ["", "../production", "a/b", "a\0b"],
     "CustomerId": ["cus_", "we_1", "cus_a b", "cus_a\n", "cus_a;drop", "CUS_1"],
+    "DocumentId": ["", "0b1f1f9e", "0b1f1f9e-5d2c-4a56-9f0a-3f2d8c1e7a1g", 7, None],
     "EndpointId": ["we_", "cus_1", "we_../x"],
     "EventId": ["evt_", "evt_1/retry", "ev_1"],
 }

@@ -161,4 +161,4 @@ def test_what_a_provider_cannot_be_asked_is_not_guessed(company: Services) -> No
     company.providers.named.pop("openai")
     with pytest.raises(CannotTell, match="openai"):
         company.providers.response("resp_any")
-    assert list(company.providers.look().reached) == [None, None, None]
+    assert list(company.providers.look().reached) == [None, True, True]

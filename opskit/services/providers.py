@@ -164,10 +164,9 @@ class RotateKey(Change):
         )
 
 
-class Succeeding(Change):
+class Succeeding:
     """What only a person can do at a provider. Done once users' requests to it succeed again."""
 
-    name = "providers.succeeding"
     manual = True
     in_database = True
 
@@ -178,7 +177,7 @@ class Succeeding(Change):
         return bool(now["succeeding"])
 
 
-class RevokeKey(Succeeding):
+class RevokeKey(Succeeding, Change):
     """Nobody can see from here that a key is gone; but requests that succeed show that nothing needs it any more."""
 
     name = "providers.revoke_key"
@@ -188,7 +187,7 @@ class RevokeKey(Succeeding):
         return f"the console of {of['provider']}: API keys, the old one, revoke (re-enable it only if it never leaked)"
 
 
-class TopUp(Succeeding):
+class TopUp(Succeeding, Change):
     name = "providers.top_up"
     title = "By hand: add credit at {provider}, or raise its spending limit; waiting does not help"
 
@@ -196,7 +195,7 @@ class TopUp(Succeeding):
         return f"the console of {of['provider']}: billing; then one request of the feature in the app"
 
 
-class Relieve(Succeeding):
+class Relieve(Succeeding, Change):
     name = "providers.relieve"
     title = (
         "By hand: hold background tasks back, wait as long as {provider} says in retry-after, ask it for a higher tier"

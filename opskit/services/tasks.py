@@ -109,11 +109,9 @@ def usage_id(task: str) -> str:
     return str(uuid.uuid5(USAGE, task))
 
 
-class Settle(Change):
+class Settle:
     """Ends a stuck task. Subclasses say how, in one statement that holds only while it is still stuck."""
 
-    name = "tasks.settle"
-    title = "Task {task:.8}"
     ends_as = "failed"
     in_database = True
 
@@ -151,7 +149,7 @@ class Settle(Change):
         return f"""psql "$DATABASE_URL" -c "{update}where id = '{of["task"]}' and {unchanged}\""""
 
 
-class StoreResult(Settle):
+class StoreResult(Settle, Change):
     name = "tasks.store_result"
     title = "Task {task:.8}: store the finished result {response}, and count its words"
     right = f"{RIGHT}; insert, delete on ai_usage; update (ai_words_used_this_month) on user_profiles"
@@ -170,7 +168,7 @@ class StoreResult(Settle):
         )
 
 
-class Finish(Settle):
+class Finish(Settle, Change):
     name = "tasks.finish"
     title = "Task {task:.8}: write down how it ended at the provider ({error})"
     right = RIGHT
@@ -179,7 +177,7 @@ class Finish(Settle):
         return str(of["error"])
 
 
-class Expire(Settle):
+class Expire(Settle, Change):
     name = "tasks.expire"
     title = "Task {task:.8}: its result has expired at the provider; the writer starts it anew"
     right = RIGHT
@@ -188,7 +186,7 @@ class Expire(Settle):
         return "expired: the provider no longer keeps the result"
 
 
-class FailOrphan(Settle):
+class FailOrphan(Settle, Change):
     name = "tasks.fail_orphan"
     title = "Task {task:.8}: never reached the provider; mark it failed, the writer starts it anew"
     right = RIGHT
