@@ -22,7 +22,8 @@ LOST = NOW - timedelta(hours=1)
         (Hit(hard=11, conflicts=0, lost=1), "P0", "CRITICAL"),
         (Hit(hard=11, conflicts=0, lost=0), "P0", "CRITICAL"),  # the gap: many, and loss not confirmed
         (Hit(hard=10, conflicts=0, lost=0), "P1", "HIGH"),
-        (Hit(hard=0, conflicts=0, lost=1), "P1", "HIGH"),
+        (Hit(hard=0, conflicts=0, lost=1), "P1", "CRITICAL"),  # of two clocks that disagree, the stricter
+        (Hit(hard=3, conflicts=0, lost=0), "P1", "HIGH"),
         (Hit(hard=1, conflicts=0, lost=0, attempts=4, failed=2), "P1", "HIGH"),  # at low traffic shares count
         (Hit(hard=1, conflicts=0, lost=0, attempts=100, failed=2), "P3", "MEDIUM"),
         (Hit(hard=0, conflicts=40, lost=0), "P2", "HIGH"),  # conflicts alone are never P0

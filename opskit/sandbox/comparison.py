@@ -10,6 +10,7 @@ from typing import Any
 
 from psycopg import sql
 
+from opskit.sandbox import providers
 from opskit.sandbox.scenario import ObjectTouch, TableTouch
 from opskit.sandbox.world import World
 
@@ -30,6 +31,7 @@ KEYS = """
 def state(world: World) -> State:
     """Every row of every table by its key, and each service's objects. A database that is down is told as None."""
     services = {"stripe": world.stripe.dump(), "vercel": world.vercel.dump(), "sentry": world.sentry.dump()}
+    services["providers"] = providers.dump(world)
     rows = _rows(world) if world.database.running else None
     return {"database": rows, **{name: _objects(dump) for name, dump in services.items()}}
 

@@ -57,6 +57,7 @@ class Provider:
     retired: set[str] = field(default_factory=set)
     responses: dict[str, Background] = field(default_factory=dict)
     admitted: list[datetime] = field(default_factory=list)  # in the last minute
+    runbooks_asked: int = 0  # what costs money, or cancels, with the key that runbooks have
 
     @property
     def models(self) -> list[str]:
@@ -83,6 +84,11 @@ def found(world: World) -> dict[str, Provider]:
         kept = world.secrets.setdefault(f"{name}_read", KEY_BEGINS[name] + secrets.token_hex(24))
         provider.keys.add(kept)  # the same in every company of this sandbox: its file is written once
     return made
+
+
+def dump(world: World) -> JSON:
+    """What a runbook did at each. What the app and people do there goes on by itself."""
+    return {"accounts": {name: {"runbooks_asked": one.runbooks_asked} for name, one in world.providers.items()}}
 
 
 def ask(
@@ -113,6 +119,7 @@ def receive(world: World, name: str, method: str, path: str, headers: Mapping[st
     if name == "anthropic" and "anthropic-version" not in given:
         return shapes.refused(name, "version")
     if method == "POST":
+        provider.runbooks_asked += key == world.secrets[f"{name}_read"]
         try:
             asked = json.loads(body or b"{}")
         except ValueError:

@@ -45,8 +45,8 @@ def urgency(hit: Hit) -> tuple[str, str, str]:
     """(priority, level, why). What the levels left open is decided here.
 
     More than ten users without a confirmed loss are P0 where saves fail: their text is in their tabs only, and each
-    closed tab is a loss. Conflicts alone never are: what was stored stays stored. P2 and P3 keep the stricter of two
-    clocks that disagree: one hour and four.
+    closed tab is a loss. Conflicts alone never are: what was stored stays stored. Of two clocks that disagree, the
+    stricter counts: a confirmed loss is CRITICAL, whoever has it; P2 has an hour, P3 four.
     """
     if hit.lost > 10 or (hit.lost and hit.hard > 10):
         level, why = "P0", f"{hit.lost} users have lost text, {hit.hard} cannot save"
@@ -60,7 +60,7 @@ def urgency(hit: Hit) -> tuple[str, str, str]:
         level, why = "P3", f"{hit.hard + hit.conflicts} users, once or twice"
     else:
         level, why = "none", "nobody's save failed"
-    return LEVELS[level], level, why
+    return "CRITICAL" if hit.lost else LEVELS[level], level, why
 
 
 def explained(risky: pd.DataFrame, log: pd.DataFrame) -> pd.DataFrame:

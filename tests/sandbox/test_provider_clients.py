@@ -124,6 +124,15 @@ def test_a_response_in_the_background_is_polled_and_canceled(gpt: Client) -> Non
         client.responses.retrieve("resp_unknown")
 
 
+def test_what_a_runbook_pays_for_or_cancels_is_seen_by_a_drill(company: Sandbox, gpt: Client) -> None:
+    before = company.state()
+    gpt().models.list()
+    assert company.changes(before)["stray"] == []
+    gpt().chat.completions.create(model=GPT, messages=ASK)
+    (stray,) = company.changes(before)["stray"]
+    assert (stray["place"], stray["key"]) == ("providers", "accounts/openai")
+
+
 # Refusals that pass, and one that does not.
 
 
