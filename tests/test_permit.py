@@ -145,8 +145,10 @@ run.plan.add(Cut().plan({}, None))"""
 def test_losing_the_lock_stops_an_apply_before_its_next_action(opskit: Opskit, firm: Sandbox, repository: Path) -> None:
     firm.break_with("endpoint-disabled")
     keep(repository, BEGIN, CUT, ENDPOINT, ENABLE, "run.apply()")
-    opskit("run", "small", "--environment", firm.name)
-    assert opskit("approve", "last", "--type", f"{firm.name} 2").exit_code == 0
+    planned = opskit("run", "small", "--environment", firm.name)
+    assert planned.exit_code == 3, planned.output
+    approved = opskit("approve", "last", "--type", f"{firm.name} 2")
+    assert approved.exit_code == 0, approved.output
     result = opskit("apply", "last", "--json")
     assert (result.exit_code, data(result)["outcome"], data(result)["done"]) == (5, "partly applied", 1)
     folder = Path(data(result)["folder"])
