@@ -102,6 +102,15 @@ def test_a_signal_ends_a_run(
     sealed(outputs, "interrupted")
 
 
+@pytest.fixture
+def hearing() -> Iterator[None]:
+    """As started from a shell, even where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hearing")
 def test_a_terminal_that_closes_ends_a_run(scene: Scene, outputs: Path) -> None:
     scene.keep("small", BEGIN, "time.sleep(600)")
     terminal, ours = os.openpty()
@@ -118,6 +127,7 @@ def test_a_terminal_that_closes_ends_a_run(scene: Scene, outputs: Path) -> None:
     sealed(outputs, "interrupted")
 
 
+@pytest.mark.usefixtures("hearing")
 def test_under_nohup_a_terminal_that_closes_ends_nothing() -> None:
     said = "from opskit.permit import STOPPING; print(*STOPPING)"
     for words, heard in (([], True), (["nohup"], False)):
