@@ -6,6 +6,7 @@ import errno
 import json
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -60,7 +61,8 @@ class Archive:
     def find(self, name: str, applied: bool = False) -> Path:
         """The run of that id, of an unambiguous prefix of it, in that folder, or the `last` one; BadInput otherwise.
 
-        `last` passes over rehearsals; with `applied`, over runs that carried out no plan.
+        `last` passes over rehearsals; with `applied`, over runs that carried out no plan. A newer one that cannot be
+        read may be what is meant, and is named instead.
         """
         if (folder := Path(name)).is_absolute() or "/" in name:  # a run's folder, perhaps from another machine
             return _whole(folder.absolute())
@@ -68,6 +70,7 @@ class Archive:
         if name == "last":
             serious = [run for run in runs if not run.parent.name.startswith(REHEARSALS)]
             if candidates := [run for run in serious if not applied or approved(run) is not None]:
+                self._require_newest(candidates[0])
                 return candidates[0]
         found = [folder for folder in runs if name and folder.name.startswith(name)]
         exact = [folder for folder in found if folder.name == name]
@@ -81,6 +84,14 @@ class Archive:
             if name and folder.name.startswith(name):
                 return _whole(folder)
         raise BadInput(f"there is no run {name!r} in {self.outputs}.", "`opskit history` lists them.")
+
+    def _require_newest(self, folder: Path) -> None:
+        for other, why in self.damaged().items():
+            if other.name > folder.name and not other.parent.name.startswith(REHEARSALS):
+                raise BadInput(
+                    f"a record newer than {folder.name} is damaged: {other}: {why}.",
+                    "Name the run that you mean instead of `last`; `opskit verify` says what was changed.",
+                )
 
     def ahead(self) -> Path | None:
         """The newest run, where its id lies in the future: runs are ordered by the clock of whoever ran them."""
@@ -277,15 +288,13 @@ def approved(folder: Path) -> int | None:
 
 def mentions(folder: Path, text: str) -> list[str]:
     """The files of a record in which a text stands, whatever its case. What is private is not searched."""
-    found = (
-        path for path in sorted(folder.rglob("*")) if path.is_file() and folder / record.PRIVATE not in path.parents
-    )
-    wanted = text.casefold()
-    return [
-        path.relative_to(folder).as_posix()
-        for path in found
-        if path.suffix != ".sig" and wanted in path.read_text(encoding="utf-8", errors="replace").casefold()
-    ]
+    places = [path for path in sorted(folder.rglob("*")) if folder / record.PRIVATE not in path.parents]
+    wanted, found = text.casefold(), []
+    for path in places:
+        with suppress(OSError):  # it is a folder, or nothing that a record has
+            if path.suffix != ".sig" and wanted in files.read(path).decode(errors="replace").casefold():
+                found.append(path.relative_to(folder).as_posix())
+    return found
 
 
 def follows(folder: Path) -> bool:

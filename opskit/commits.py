@@ -143,6 +143,7 @@ def trouble(outputs: Path) -> list[str]:
     """What is wrong with the history itself: gone, damaged, rewritten, or rolled back."""
     if not head(outputs):
         return ["the archive's history is gone"] if _anchor(outputs).is_file() else []
+    _require_plain(*(outputs / ".git" / "objects").rglob("*"))  # of which `fsck` reads every one
     found = []
     if _content(outputs / ".git" / "HEAD") != f"ref: {MAIN}\n".encode():
         found.append("the archive is not on its branch main, so git shows something else")
@@ -259,9 +260,8 @@ def _run_raw(
 def _clean(outputs: Path, scratch: Path) -> dict[str, str]:
     """A git directory that has the archive's history and nothing else of it: no settings, no hooks, no attributes."""
     real = (outputs / ".git").absolute()
-    for path in (real, *(real / name for name in (*LINKED, "objects/pack", "objects/info"))):
-        if os.path.lexists(path) and not (path.is_dir() or stat.S_ISREG(path.lstat().st_mode)):
-            raise OpskitError(f"{path} is no file and no folder, so this archive is not read.")
+    named = (real / name for name in (*LINKED, "objects/pack", "objects/info"))
+    _require_plain(real, *named, *(real / "refs").rglob("*"))
     for name in LINKED:
         if (real / name).exists():
             (scratch / name).symlink_to(real / name)
@@ -270,6 +270,13 @@ def _clean(outputs: Path, scratch: Path) -> dict[str, str]:
     (scratch / "info").mkdir()
     (scratch / "info" / "attributes").write_text(ATTRIBUTES, encoding="utf-8")
     return {"GIT_DIR": str(scratch), "GIT_WORK_TREE": str(outputs.absolute()), "GIT_INDEX_FILE": str(real / "index")}
+
+
+def _require_plain(*paths: Path) -> None:
+    """Raise OpskitError where one is something that git would wait for."""
+    for path in paths:
+        if os.path.lexists(path) and not (path.is_dir() or stat.S_ISREG(path.lstat().st_mode)):
+            raise OpskitError(f"{path} is no file and no folder, so this archive is not read.")
 
 
 def _run(outputs: Path, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:

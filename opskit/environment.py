@@ -57,13 +57,20 @@ class Credential(Strict):
 SECRETIVE = re.compile(r"passw|secret|token|api_?-?key|credential|signature", re.IGNORECASE)  # names that secrets have
 
 
+HARMLESS = {  # settings of a database's address that hold no secret; `options` and others can
+    "sslmode", "sslrootcert", "connect_timeout", "target_session_attrs", "gssencmode", "channel_binding",
+}  # fmt: skip
+
+
 def _secret_in(address: str) -> str:
-    """What in an address would be a secret; empty where nothing is. Addresses stand in every record as they are."""
+    """What in an address may be a secret; empty where nothing is. Addresses stand in every record as they are."""
     parts = urlsplit(address)
+    if not parts.scheme and "=" in address:  # libpq takes this form too
+        return "settings such as `password=…`; write it as postgresql://…, and"
     if parts.password or (parts.username and parts.scheme in ("http", "https")):
         return "a password" if parts.password else "a user, which may be a token,"
-    named = [key for key, _ in parse_qsl(parts.query, keep_blank_values=True) if SECRETIVE.search(key)]
-    return f"{named[0]!r} in its query" if named else ""
+    named = [key for key, _ in parse_qsl(parts.query, keep_blank_values=True) if key not in HARMLESS]
+    return f"{named[0]!r} in its query, which may be a secret" if named else ""
 
 
 class Service(BaseModel):

@@ -19,6 +19,7 @@ from typing import Any
 import opskit
 from opskit.actions import digest
 from opskit.errors import BadInput
+from opskit.spelling import sound
 
 PACKAGES = ("httpx", "ipykernel", "jupyterlab", "matplotlib", "nbclient", "nbformat", "pandas", "papermill", "psycopg")
 
@@ -92,7 +93,7 @@ def packages() -> dict[str, str]:
 
 def operator() -> str:
     """Who runs opskit: OPSKIT_OPERATOR where set, else the account's name."""
-    return os.environ.get("OPSKIT_OPERATOR") or getpass.getuser()
+    return sound(os.environ.get("OPSKIT_OPERATOR") or getpass.getuser())
 
 
 def describe(runbook: str, root: Path, given: Mapping[str, Any]) -> dict[str, Any]:

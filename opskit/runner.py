@@ -292,8 +292,9 @@ class Ending:
 
     def unwatch(self) -> None:
         self.over()
-        for sign in STOPPING:  # asyncio gave them back as it knows them, not as we had them
-            signal.signal(sign, signal.SIG_IGN)
+        for sign in STOPPING:
+            self._loop.remove_signal_handler(sign)  # or the loop, which lives on, keeps what comes for the next run
+            signal.signal(sign, signal.SIG_IGN)  # asyncio gives them back as it knows them, not as we had them
 
     def _look(self) -> None:
         if (size := self._journal.stat().st_size) != self._written:

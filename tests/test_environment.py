@@ -97,6 +97,8 @@ def test_without_a_sandbox_the_remedy_is_to_start_one(
                 "postgresql://ana@x/db?sslmode=require&password=hunter22": "'password' in its query",
                 "https://x/?api_key=abcdefgh": "'api_key' in its query",
                 "https://x/?access_token=": "'access_token' in its query",
+                "postgresql://ana@x/db?options=-c%20app.key%3Dhunter22": "'options' in its query",
+                "host=x password=hunter22": "settings such as `password",
             }.items()
         ),
         (

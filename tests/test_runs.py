@@ -19,6 +19,7 @@ import yaml
 from support import BEGIN, ENABLE, ENDPOINT, RUNBOOK, SMALL, Opskit, data, events, held, keep, wrong
 
 from opskit import record
+from opskit.permit import STOPPING, handled_by
 from opskit.sandbox import Sandbox
 
 
@@ -386,6 +387,18 @@ def test_an_interrupted_run_is_sealed_as_such(
     assert events(folder)[-1]["outcome"] == "interrupted"
     assert wrong(folder) == ()
     assert gone(kernel)
+
+
+def test_a_signal_between_two_runs_of_one_process_ends_neither(
+    opskit: Opskit, standing: Sandbox, repository: Path
+) -> None:
+    keep(repository, *SMALL)
+    first = look(opskit, standing)
+    with handled_by(lambda *_: None):
+        for sign in STOPPING:
+            os.kill(os.getpid(), sign)
+    again = look(opskit, standing)
+    assert (first[2]["outcome"], again[2]["outcome"]) == ("healthy", "healthy")
 
 
 def test_a_runner_that_is_killed_leaves_a_lost_run_and_no_kernel(

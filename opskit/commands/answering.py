@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,12 +14,13 @@ from typing import Any
 import click
 from rich.console import Console
 
-from opskit import disk, provenance, signatures
+from opskit import disk, provenance, record, signatures
 from opskit.archive import Archive
 from opskit.errors import BadInput, CannotTell, OpskitError, Refused
 from opskit.outcome import Exit
 from opskit.spelling import printable
 
+RECORDS = ("run.json", record.MANIFEST, ".locks")  # what records and archives hold, whosever they are
 FORMAT = 1  # of the JSON answer; a field may be added without raising it
 
 people = Console(highlight=False, soft_wrap=True)
@@ -96,3 +98,9 @@ def allowed() -> Path:
 
 def archive() -> Archive:
     return Archive(outputs())
+
+
+def require_elsewhere(path: Path) -> None:
+    """Raise BadInput where a file that somebody names lies among records, whosever they are: those are sealed."""
+    if any(os.path.lexists(place / name) for place in path.resolve().parents for name in RECORDS):
+        raise BadInput(f"{path} lies among the records, which are sealed.", "Name a file elsewhere.")

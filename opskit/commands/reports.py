@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from opskit import record
-from opskit.commands.answering import Reply, allowed, archive, verb
+from opskit.commands.answering import Reply, allowed, archive, require_elsewhere, verb
 from opskit.errors import BadInput
 from opskit.reports import incident as incidents
-
-RECORDS = ("run.json", record.MANIFEST, ".locks")  # what records and archives hold, whosever they are
 
 
 @click.command()
@@ -25,6 +22,9 @@ def report(incident: str) -> Reply:
 
     name = archive().find("last").parent.name if incident == "last" else incident
     found = incidents.read(archive(), name, allowed())
+    for place in (found.folder / "pages", found.folder / "report"):
+        if place.is_symlink():
+            raise BadInput(f"{place} is a link, and what is written there would end up elsewhere.", "Remove it.")
     pages = [_export(one, _beside(one.folder)) for one in found.records]
     written = reports.write(found)
     facts = {
@@ -62,8 +62,8 @@ def report(incident: str) -> Reply:
 def export(run: str, to: Path | None) -> Reply:
     """Write a record as one HTML page that needs no network. Its private part stays behind."""
     folder = archive().find(run)
-    if to and any(os.path.lexists(place / name) for place in to.resolve().parents for name in RECORDS):
-        raise BadInput(f"{to} lies among the records, which are sealed.", "Name a file elsewhere.")
+    if to:
+        require_elsewhere(to)
     path = _export(incidents.of(folder, allowed()), to or _beside(folder))
     data: dict[str, Any] = {"run": folder.name, "page": str(path)}
     return Reply(data, f"Page: {path}")

@@ -15,7 +15,7 @@ from opskit import approval, environment, followup, parameters, plan, provenance
 from opskit import archive as records
 from opskit.actions import Action, Result
 from opskit.commands import answering, fates
-from opskit.commands.answering import Reply, allowed, archive, outputs, root, verb
+from opskit.commands.answering import Reply, allowed, archive, outputs, require_elsewhere, root, verb
 from opskit.environment import Environment
 from opskit.errors import BadInput, Refused
 from opskit.lock import Lock, alone, is_attended
@@ -79,6 +79,8 @@ def _known(model: type[BaseModel], given: dict[str, Any]) -> Redactor:
 def show_plan(run: str, export: Path | None) -> Reply:
     """Show a run's plan: every action, its state now, and the command by hand."""
     folder = archive().find(run)
+    if export:
+        require_elsewhere(export)
     proposed = plan.load(folder / "plan.json")
     text = repr(proposed)
     commands = [f"{number:>4}  {a.by_hand}" for number, a in enumerate(proposed, 1) if a.by_hand]

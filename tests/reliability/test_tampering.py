@@ -512,8 +512,9 @@ def test_an_archives_own_settings_are_not_used(place: Path, opskit: Opskit, tmp_
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("name", ["config", "HEAD", "packed-refs", "shallow"])
+@pytest.mark.parametrize("name", ["config", "HEAD", "packed-refs", "shallow", "refs/heads/main", "objects/ab/pipe"])
 def test_a_pipe_in_the_history_is_not_waited_for(place: Path, opskit: Opskit, name: str) -> None:
+    (place / ".git" / name).parent.mkdir(exist_ok=True)
     (place / ".git" / name).unlink(missing_ok=True)
     os.mkfifo(place / ".git" / name)
     assert opskit("verify", place).exit_code == (0 if name == "config" else 1)
