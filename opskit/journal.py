@@ -41,7 +41,7 @@ class Journal:
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             if torn(self.path):
-                raw = b"\n" + raw
+                raw = b"\n" + raw  # where the other process is just writing, an empty line comes of it, which is none
             if os.write(handle, raw) < len(raw):  # a full disk takes what fits; half a line announces nothing
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(handle)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import count, takewhile
 from typing import Any, Literal
 
 import psycopg
@@ -21,7 +22,7 @@ from psycopg import sql
 
 from opskit.sandbox import app, sentry, vercel, writing
 from opskit.sandbox.environment import WEBHOOK_PATH
-from opskit.sandbox.stripe_objects import a_month_after
+from opskit.sandbox.stripe_objects import a_month_after, month_around
 from opskit.sandbox.world import World
 from opskit.sandbox.writing import identifier, listed
 
@@ -152,17 +153,14 @@ def _begins(rng: random.Random, person: Person, now: datetime) -> datetime:
     while True:
         age = (now - person.joined).total_seconds()
         began = person.joined + timedelta(seconds=int(rng.uniform(600, max(age - least * 86400, 1200))))
-        last = [began, *_period_ends(began, now)][-1]
-        if _month_after(began, 1 + len(list(_period_ends(began, now)))) - now > NO_RENEWAL_SOON and last < now:
+        last, coming = month_around(int(now.timestamp()), int(began.timestamp()))
+        if coming - now.timestamp() > NO_RENEWAL_SOON.total_seconds() and last < now.timestamp():
             return began
 
 
 def _period_ends(began: datetime, now: datetime) -> Iterator[datetime]:
-    """The ends of all periods that are over. Stripe counts each month from the last one."""
-    end = _month_after(began, 1)
-    while end <= now:
-        yield end
-        end = _month_after(end, 1)
+    """The ends of all periods that are over."""
+    return takewhile(lambda end: end <= now, (_month_after(began, months) for months in count(1)))
 
 
 def _month_after(moment: datetime, months: int) -> datetime:

@@ -264,16 +264,15 @@ class StripeStore:
         """Move a period without a word: the sandbox arranging a believable past, not something Stripe does."""
         with self.lock:
             sub = self.subscriptions[_id(subscription)]
-            sub["billing_cycle_anchor"] = start
+            sub["billing_cycle_anchor"] = end
             sub["items"]["data"][0].update(current_period_start=start, current_period_end=end)
 
     def _advance(self, sub: JSON) -> JSON:
         """Begin the next period; answers `previous_attributes`. A period that is not over yet ends now."""
         item, now = sub["items"]["data"][0], self.now()
-        start = min(item["current_period_end"], now)
-        end = stripe_objects.a_month_after(start)
-        while end <= now:
-            start, end = end, stripe_objects.a_month_after(end)
+        if now < item["current_period_end"]:
+            sub["billing_cycle_anchor"] = now
+        start, end = stripe_objects.month_around(now, sub["billing_cycle_anchor"])
         old = {name: item[name] for name in stripe_rendering.PERIOD}
         item.update(current_period_start=start, current_period_end=end)
         return {"items": {"data": [old]}}

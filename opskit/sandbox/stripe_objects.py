@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 JSON = dict[str, Any]
@@ -351,6 +352,12 @@ def event(key: str, created: int, api_version: str, kind: str, data: JSON) -> JS
         "request": {"id": None, "idempotency_key": None},
         "type": kind,
     }
+
+
+def month_around(moment: int, anchor: int) -> tuple[int, int]:
+    """The billing month with a moment in it. All months count from the anchor: after Jan 30 and Feb 28 comes Mar 30."""
+    months = next(n for n in count() if a_month_after(anchor, n + 1) > moment)
+    return a_month_after(anchor, months), a_month_after(anchor, months + 1)
 
 
 def a_month_after(moment: int, months: int = 1) -> int:

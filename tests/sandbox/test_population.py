@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import random
 import shlex
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +18,8 @@ import pytest
 import yaml
 
 from opskit import sandbox
+from opskit.sandbox import population
+from opskit.sandbox.stripe_objects import month_around
 
 Row = tuple[Any, ...]
 
@@ -82,6 +87,9 @@ FOREIGN_KEYS = """
 """
 
 
+PEOPLE = population._people(random.Random(1), datetime.now(UTC))
+
+
 @pytest.fixture(scope="module", params=[1, 2, 3])
 def reader(living: sandbox.Sandbox, request: pytest.FixtureRequest) -> Iterator[psycopg.Connection[Row]]:
     """As opskit reads, on three companies."""
@@ -92,6 +100,17 @@ def reader(living: sandbox.Sandbox, request: pytest.FixtureRequest) -> Iterator[
     ).stdout
     with psycopg.connect(database["address"], user="opskit_read", password=password, autocommit=True) as connection:
         yield connection
+
+
+def test_on_no_day_of_the_year_does_a_period_end_soon() -> None:
+    """Months differ in length, and whoever began on the 31st pays on the 28th at times."""
+    rng, paying = random.Random(1), [person for person in PEOPLE if person.life in ("paying", "past_due")]
+    for day in range(365):
+        now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=day)
+        for person in paying:
+            began = population._begins(rng, replace(person, joined=now - timedelta(days=rng.uniform(40, 420))), now)
+            _, ends = month_around(int(now.timestamp()), int(began.timestamp()))
+            assert ends - now.timestamp() > population.NO_RENEWAL_SOON.total_seconds(), (now, began)
 
 
 def test_an_ordinary_day_is_quiet(reader: psycopg.Connection[Row], living: sandbox.Sandbox) -> None:

@@ -257,6 +257,20 @@ def test_an_event_keeps_the_version_of_its_creation(raw: httpx.Client, world: Wo
         assert oldest["data"]["object"]["current_period_end"]
 
 
+def test_months_count_from_the_day_on_which_it_began() -> None:
+    world = account(0)
+    day = datetime(2026, 1, 30, 12, tzinfo=UTC)
+    world.clock.play(day)
+    sub = world.stripe.subscribe(world.stripe.create_customer("x@example.com"), world.stripe.price_of("studio"))
+    ends = []
+    for _ in range(3):
+        end = sub["items"]["data"][0]["current_period_end"]
+        world.clock.play(datetime.fromtimestamp(end, UTC))
+        ends.append(world.clock.now())
+        world.stripe.renew(sub)
+    assert [(end.month, end.day) for end in ends] == [(2, 28), (3, 30), (4, 30)]
+
+
 def test_a_renewal_s_previous_period_is_told_in_the_old_shape(raw: httpx.Client, world: World) -> None:
     sub = next(s for s in world.stripe.subscriptions.values() if s["status"] == "active")
     ended = sub["items"]["data"][0]["current_period_end"]
