@@ -13,7 +13,7 @@ from opskit.drill import rehearse
 from opskit.sandbox import Sandbox
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-SAMPLE = {False: 3, True: 9}  # of so many scenarios, or twins, one is quick; `make test-deep` rehearses them all
+SAMPLE = {False: 4, True: 12}  # of so many scenarios, or twins, one is quick; `make test-deep` rehearses them all
 EVERY = [
     pytest.param(name, twin, id=f"{name}{'-twin' * twin}", marks=[pytest.mark.deep] if number % SAMPLE[twin] else [])
     for number, name in enumerate(sandbox.scenarios())

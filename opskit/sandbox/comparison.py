@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -18,13 +17,22 @@ State = dict[str, Any]
 Row = dict[str, Any]
 LONG = 120  # characters; longer values are compared by their digest
 
-KEYS = """
-    select c.oid::regclass::text, array_agg(a.attname::text order by k.position)
+TABLES = """
+    select c.oid::regclass::text,
+      array(select a.attname::text from unnest(i.indkey::int2[]) with ordinality as k (number, position)
+            join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number order by position) as key,
+      array(select a.attname::text from pg_attribute a
+            where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum) as columns
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     join pg_index i on i.indrelid = c.oid and i.indisprimary
-    cross join unnest(i.indkey::int2[]) with ordinality as k (number, position)
-    join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
-    where c.relkind = 'r' and n.nspname in ('public', 'auth', 'supabase_migrations') group by c.oid order by 1
+    where c.relkind = 'r' and n.nspname in ('public', 'auth', 'supabase_migrations') order by 1
+"""
+# The database shortens, and makes the one JSON of it all: it does that several times faster than we would.
+ROWS = (
+    "select coalesce(json_object_agg(concat_ws('/', {key}), json_build_object({columns})), '{{}}')::text from {table}"
+)
+VALUE = """
+    case when length({column}::text) > {long} then to_json('md5:' || md5({column}::text)) else to_json({column}) end
 """
 
 
@@ -39,19 +47,22 @@ def state(world: World) -> State:
 def _rows(world: World) -> dict[str, dict[str, Row]]:
     found: dict[str, dict[str, Row]] = {}
     with world.database.connect() as connection:
-        for table, key in connection.execute(KEYS).fetchall():
-            query = sql.SQL("select to_jsonb(t) from {} t").format(sql.SQL(table))
-            rows = connection.execute(query)
-            found[table] = {
-                "/".join(str(row[part]) for part in key): {name: _short(value) for name, value in row.items()}
-                for (row,) in rows
-            }
+        for table, key, columns in connection.execute(TABLES).fetchall():
+            values = [
+                part
+                for name in columns
+                for part in (
+                    sql.Literal(name),
+                    sql.SQL(VALUE).format(column=sql.Identifier(name), long=sql.Literal(LONG)),
+                )
+            ]
+            query = sql.SQL(ROWS).format(
+                key=sql.SQL(", ").join(map(sql.Identifier, key)),
+                columns=sql.SQL(", ").join(values),
+                table=sql.SQL(table),
+            )
+            found[table] = json.loads(connection.execute(query).fetchone()[0])
     return found
-
-
-def _short(value: Any) -> Any:
-    text = json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else str(value)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}" if len(text) > LONG else value
 
 
 def _objects(dump: dict[str, Any]) -> dict[str, Row]:
