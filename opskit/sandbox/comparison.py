@@ -48,21 +48,18 @@ def _rows(world: World) -> dict[str, dict[str, Row]]:
     found: dict[str, dict[str, Row]] = {}
     with world.database.connect() as connection:
         for table, key, columns in connection.execute(TABLES).fetchall():
-            values = [
-                part
-                for name in columns
-                for part in (
-                    sql.Literal(name),
-                    sql.SQL(VALUE).format(column=sql.Identifier(name), long=sql.Literal(LONG)),
-                )
-            ]
-            query = sql.SQL(ROWS).format(
-                key=sql.SQL(", ").join(map(sql.Identifier, key)),
-                columns=sql.SQL(", ").join(values),
-                table=sql.SQL(table),
-            )
-            found[table] = json.loads(connection.execute(query).fetchone()[0])
+            ((rows,),) = connection.execute(_query(table, key, columns)).fetchall()
+            found[table] = json.loads(rows)
     return found
+
+
+def _query(table: str, key: Sequence[str], columns: Sequence[str]) -> sql.Composed:
+    values = [
+        sql.SQL("{}, ").format(name) + sql.SQL(VALUE).format(column=sql.Identifier(name), long=LONG) for name in columns
+    ]
+    return sql.SQL(ROWS).format(
+        key=sql.SQL(", ").join(map(sql.Identifier, key)), columns=sql.SQL(", ").join(values), table=sql.SQL(table)
+    )
 
 
 def _objects(dump: dict[str, Any]) -> dict[str, Row]:
