@@ -100,6 +100,7 @@ class Services(Strict):
     stripe: Service
     vercel: Service | None = None
     sentry: Service | None = None
+    supabase: Service | None = None
     app: Service | None = None
     openai: Service | None = None
     anthropic: Service | None = None

@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg import sql
 
-from opskit.sandbox import SandboxError, comparison, providers, stripe_truth
+from opskit.sandbox import SandboxError, comparison, migrations, providers, stripe_truth, supabase
 from opskit.sandbox.environment import app_endpoint, write_environment
 from opskit.sandbox.population import populate
 from opskit.sandbox.postgres import Postgres
@@ -23,6 +23,7 @@ from opskit.sandbox.sentry import SentryStore
 from opskit.sandbox.staging import apply, parameters, play_by_hand, verdicts
 from opskit.sandbox.statements import StatementLog
 from opskit.sandbox.stripe import StripeStore
+from opskit.sandbox.supabase import SupabaseStore
 from opskit.sandbox.vercel import VercelStore
 from opskit.sandbox.world import World
 
@@ -73,16 +74,20 @@ def found(company: Company) -> None:
     world.rng = random.Random(world.seed)
     world.secrets["webhook"] = f"whsec_{secrets.token_urlsafe(24)}"
     world.stripe, world.vercel, world.sentry = StripeStore(world), VercelStore(world), SentryStore(world)
+    world.supabase, world.migrations = SupabaseStore(world), migrations.shipped()
+    world.migrations[migrations.LINKED] = world.supabase.ref
     if not company.pristine:
         world.database.keep("empty")
     else:
         world.database.restore("empty")
     populate(world)
+    supabase.populate(world)
     world.providers = providers.found(world)
     world.database.keep("pristine")
     company.pristine = copy.deepcopy(_stores(world))
     company.founded = datetime.now(UTC)
     write_environment(world, company.folder, {})
+    migrations.write(world.migrations, company.folder)
 
 
 def reset(company: Company, seed: int | None = None) -> None:
@@ -101,6 +106,7 @@ def reset(company: Company, seed: int | None = None) -> None:
                 setattr(world, name, store)
             world.rng = random.Random(f"reset {world.seed}")
             write_environment(world, company.folder, {})
+            migrations.write(world.migrations, company.folder)
 
 
 def _restore_rights(world: World) -> None:
@@ -108,6 +114,9 @@ def _restore_rights(world: World) -> None:
     with world.database.connect() as connection:
         for role in ("opskit_read", "opskit_change"):
             connection.execute(sql.SQL("alter role {} nosuperuser bypassrls").format(sql.Identifier(role)))
+        connection.execute(
+            sql.SQL("grant {} to opskit_change with inherit false").format(sql.Identifier(migrations.OWNER))
+        )
 
 
 def _forget(company: Company) -> None:
@@ -135,13 +144,14 @@ def break_with(company: Company, name: str, twin: bool) -> dict[str, Any]:
             reset(company)
             raise
         company.scenario, company.twin = scenario, twin
+        migrations.write(company.world.migrations, company.folder)
         if company.world.database.running:
             write_environment(company.world, company.folder, scenario.environment.model_dump())
     return {
         "name": scenario.name,
         "title": scenario.title,
         "runbook": scenario.runbook,
-        "parameters": parameters(company.world, scenario.parameters),
+        "parameters": parameters(company.world, scenario.parameters, migrations.place(company.folder)),
         "causes": scenario.causes,
         "forbidden": scenario.forbidden_as_json(),
         "touches": comparison.resolved(scenario.touches, company.world.actors),
@@ -153,7 +163,10 @@ def break_with(company: Company, name: str, twin: bool) -> dict[str, Any]:
 
 def by_hand(company: Company) -> list[str]:
     with company.present.held():
-        return play_by_hand(company.world, company.suffered)
+        company.world.migrations = migrations.read(company.folder)
+        done = play_by_hand(company.world, company.suffered)
+        migrations.write(company.world.migrations, company.folder)
+    return done
 
 
 def misbehave(company: Company, fault: dict[str, Any]) -> None:
@@ -214,6 +227,8 @@ def _stores(world: World) -> dict[str, Any]:
         "stripe": world.stripe,
         "vercel": world.vercel,
         "sentry": world.sentry,
+        "supabase": world.supabase,
+        "migrations": world.migrations,
         "providers": world.providers,
         "secrets": world.secrets,
     }
@@ -227,6 +242,7 @@ def _secrets(database: Postgres) -> dict[str, str]:
         "stripe_change": f"sk_live_{secrets.token_hex(24)}",
         "vercel": secrets.token_hex(12),
         "sentry": f"sntrys_{secrets.token_hex(24)}",
+        "supabase": f"sbp_{secrets.token_hex(20)}",
         "jwt": secrets.token_urlsafe(32),
         "control": secrets.token_urlsafe(32),
     }

@@ -21,6 +21,7 @@ from opskit.sandbox import (
     sentry,
     statuspages,
     stripe,
+    supabase,
     vercel,
 )
 from opskit.sandbox.company import Company
@@ -33,6 +34,7 @@ SERVICES = {
     "stripe": stripe.application,
     "vercel": vercel.application,
     "sentry": sentry.application,
+    "supabase": supabase.application,
     "status": statuspages.application,
     **{name: providers_api.application(name) for name in providers.NAMES},
 }

@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
+from opskit.sandbox.migrations import OWNER
 from opskit.sandbox.world import World
 
 PROVIDERS = ("openai", "anthropic", "deepseek")
 SECRETS = (
-    "database_read", "database_change", "stripe_read", "stripe_change", "vercel", "sentry", "control",
+    "database_read", "database_change", "stripe_read", "stripe_change", "vercel", "sentry", "supabase", "control",
     *(f"{name}_read" for name in PROVIDERS),
 )  # fmt: skip
 STATUS_PAGES = ("stripe", "vercel", "supabase", "sentry", "openai", "anthropic", "deepseek")
@@ -72,6 +73,7 @@ def _services(world: World, folder: Path) -> dict[str, Any]:
             "address": f"postgresql://127.0.0.1:{world.database.port}/postgres?sslmode=disable",
             "read": {"user": "opskit_read", "secret": secret("database_read")},
             "change": {"user": "opskit_change", "secret": secret("database_change")},
+            "owner": OWNER,
         },
         "stripe": {
             "address": world.addresses["stripe"],
@@ -91,6 +93,11 @@ def _services(world: World, folder: Path) -> dict[str, Any]:
             "organization": world.sentry.organization,
             "project": world.sentry.project,
             "read": {"secret": secret("sentry")},
+        },
+        "supabase": {
+            "address": world.addresses["supabase"],
+            "project": world.supabase.ref,
+            "read": {"secret": secret("supabase")},
         },
         "app": {"address": world.addresses["app"]},
         **{name: {"address": world.addresses[name], "read": {"secret": secret(f"{name}_read")}} for name in PROVIDERS},

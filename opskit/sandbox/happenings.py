@@ -18,6 +18,7 @@ from pydantic import Field, TypeAdapter, model_validator
 from opskit.sandbox import app_database, cast, moments, stripe_webhooks
 from opskit.sandbox import happenings_ai as ai
 from opskit.sandbox import happenings_database as database
+from opskit.sandbox import happenings_migrations as migrations
 from opskit.sandbox import happenings_writing as writing
 from opskit.sandbox.cast import Actor
 from opskit.sandbox.stripe_shelf import JSON
@@ -157,6 +158,9 @@ Happening = Annotated[
     | database.ChangeSchema
     | database.Lock
     | database.FillSnapshots
+    | migrations.ChangeFolder
+    | migrations.Push
+    | migrations.SetProject
     | ai.AskAI
     | ai.AskEnsemble
     | ai.StartTask
@@ -174,6 +178,8 @@ def schedule(world: World, happening: Telling | JSON, rng: random.Random) -> Non
         writing.schedule(world, told, rng)
     elif isinstance(told, database.ChangeSchema | database.Lock | database.FillSnapshots):
         database.schedule(world, told, rng)
+    elif isinstance(told, migrations.ChangeFolder | migrations.Push | migrations.SetProject):
+        migrations.schedule(world, told)
     elif isinstance(told, ai.ByAskers | ai.SetProvider):
         ai.schedule(world, told, rng)
     elif isinstance(told, ByUsers):

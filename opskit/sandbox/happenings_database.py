@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from opskit.sandbox import moments
+from opskit.sandbox import migrations, moments
 from opskit.sandbox.happenings_writing import Tier, remember, seated
 from opskit.sandbox.telling import Count, Telling, counted
 
@@ -38,11 +38,10 @@ MORE_DOCUMENTS = """
     from documents d, generate_series(1, %(more)s) n where d.id = %(document)s
 """
 OLDER = "update documents set created_at = created_at - interval '1 day' where user_id = %(user)s"
-LEDGER = "insert into supabase_migrations.schema_migrations (version, name, statements) values (%s, %s, %s)"
 
 
 class ChangeSchema(Telling):
-    """Somebody runs SQL as the owner of the tables. As a `migration` it leaves a line in the ledger, else nothing."""
+    """Somebody runs SQL as the owner of the tables. As a `migration` it is in ledger and folder, else in neither."""
 
     what: Literal["change_schema"]
     sql: Annotated[list[str], Field(min_length=1)]
@@ -93,11 +92,13 @@ def schedule(world: World, told: ChangeSchema | Lock | FillSnapshots, rng: rando
 def _change_schema(world: World, told: ChangeSchema) -> None:
     with world.database.connect(autocommit=False) as connection:
         connection.execute("select set_config('sandbox.now', %s, false)", [world.clock.now().isoformat()])
+        connection.execute(f"set local role {migrations.OWNER}")
         for statement in told.sql:
             connection.execute(statement.encode())
         if told.migration is not None:
             version = f"{world.clock.now():%Y%m%d%H%M%S}"
-            connection.execute(LEDGER, [version, told.migration, told.sql])
+            connection.execute(migrations.ENTER, [version, told.migration, told.sql])
+            world.migrations[f"{version}_{told.migration}.sql"] = ";\n\n".join([*told.sql, ""]).rstrip() + "\n"
 
 
 def _lock(world: World, told: Lock, waiting: list[tuple[str, str]]) -> None:

@@ -22,11 +22,11 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from opskit.sandbox import SandboxError
+from opskit.sandbox import SandboxError, migrations
 
 NOBODY = 65534
-LOGINS = ("postgres", "authenticator", "maintenance", "opskit_read", "opskit_change")
-SCHEMA = Path(__file__).with_name("schema.sql")
+SUPERUSER = "supabase_admin"
+LOGINS = (SUPERUSER, "postgres", "authenticator", "maintenance", "opskit_read", "opskit_change")
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -64,11 +64,11 @@ class Postgres:
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         password = self.home / "password"
         password.touch(0o600)
-        password.write_text(self.passwords["postgres"])
+        password.write_text(self.passwords[SUPERUSER])
         if _needs_copies():
             for path in (self.home, password):
                 os.chown(path, NOBODY, NOBODY)
-        command = [str(_binary(self.home, "initdb")), "--pgdata", str(self.data), "--username=postgres"]
+        command = [str(_binary(self.home, "initdb")), "--pgdata", str(self.data), f"--username={SUPERUSER}"]
         options = ["--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8", "--locale=C", "--no-sync"]
         done = subprocess.run(_prefix() + command + options, capture_output=True, text=True, check=False, **_identity())
         password.unlink()
@@ -76,7 +76,7 @@ class Postgres:
             raise SandboxError(f"initdb failed: {done.stderr.strip() or done.stdout.strip()}")
         self.start()
         with self.connect() as connection:
-            connection.execute(SCHEMA.read_text(encoding="utf-8").encode())
+            migrations.found(connection)
             # Stretching protects weak passwords; ours are random, and the app connects for every webhook.
             connection.execute("set scram_iterations = 1")
             for user, word in self.passwords.items():
@@ -156,7 +156,7 @@ class Postgres:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def dsn(self, user: str = "postgres", database: str = "postgres") -> str:
+    def dsn(self, user: str = SUPERUSER, database: str = "postgres") -> str:
         return (
             f"postgresql://{user}:{self.passwords[user]}@127.0.0.1:{self.port}/{database}"
             "?sslmode=disable&connect_timeout=5"
@@ -195,9 +195,9 @@ class Postgres:
                 "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", (source,)
             )
             drop = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(target))
-            copy = sql.SQL("create database {} template {} strategy file_copy")
+            copy = sql.SQL("create database {} template {} owner {} strategy file_copy")
             connection.execute(drop)
-            connection.execute(copy.format(sql.Identifier(target), sql.Identifier(source)))
+            connection.execute(copy.format(*map(sql.Identifier, (target, source, migrations.OWNER))))
 
     def _forget_idle(self) -> None:
         with self._lock:

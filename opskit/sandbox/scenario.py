@@ -66,7 +66,9 @@ class Deployment(Part):
 class FaultLine(Part):
     """How one route of one service misbehaves, or that the database is down."""
 
-    service: Literal["app", "stripe", "vercel", "sentry", "status", "database", "openai", "anthropic", "deepseek"]
+    service: Literal[
+        "app", "stripe", "vercel", "sentry", "supabase", "status", "database", "openai", "anthropic", "deepseek"
+    ]  # fmt: skip
     route: str = ".*"
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] | None = None
     status: Annotated[int, Field(ge=200, le=599)] | None = None
@@ -174,7 +176,7 @@ class ObjectTouch(Part):
 
 
 class Get(Part):
-    service: Literal["app", "stripe", "vercel", "sentry", "status"]
+    service: Literal["app", "stripe", "vercel", "sentry", "supabase", "status"]
     path: str
 
 

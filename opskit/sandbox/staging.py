@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ from opskit.sandbox.scenario import App, Get, Holds, Scenario, SentryIssue, Step
 from opskit.sandbox.world import World
 
 PROVIDER_KEYS = ("openai_key", "anthropic_key", "deepseek_key")  # the newest of each
-TOKENS = {"stripe": "stripe_read", "vercel": "vercel", "sentry": "sentry"}
+TOKENS = {"stripe": "stripe_read", "vercel": "vercel", "sentry": "sentry", "supabase": "supabase"}
 
 
 def apply(world: World, scenario: Scenario) -> None:
@@ -141,18 +142,25 @@ def _filled(world: World, name: str, value: str) -> str:
     return re.sub(r"\$\{([\w.]+)\}", known, value)
 
 
-def parameters(world: World, given: dict[str, Any]) -> dict[str, Any]:
-    """A runbook's parameters. `${user.GROUP}` is the group's first member, or their Stripe customer or document."""
+def parameters(world: World, given: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A runbook's parameters. `${user.GROUP}` is the group's first member, or their Stripe customer or document.
+
+    `${migrations}` is the migrations folder.
+    """
 
     def known(found: re.Match[str]) -> str:
         kind, group = found.groups()
+        if kind is None:
+            return str(folder)
         members = world.actors.get(f"{group}_documents" if kind == "document" else group)
         if not members:
             raise SandboxError(f"parameters: nobody is known by the name {found[0]}")
         return _customer(world, members) if kind == "customer" else members[0]
 
     return {
-        name: re.sub(r"\$\{(customer|user|document)\.(\w+)\}", known, value) if isinstance(value, str) else value
+        name: re.sub(r"\$\{(?:migrations|(customer|user|document)\.(\w+))\}", known, value)
+        if isinstance(value, str)
+        else value
         for name, value in given.items()
     }
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from opskit.sandbox import migrations
 from opskit.sandbox.locks import Locks
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from opskit.sandbox.providers import Provider
     from opskit.sandbox.sentry import SentryStore
     from opskit.sandbox.stripe import StripeStore
+    from opskit.sandbox.supabase import SupabaseStore
     from opskit.sandbox.vercel import VercelStore
 
 MOST_REQUESTS = 20_000  # that are remembered
@@ -51,7 +53,7 @@ class Clock:
 class Fault:
     """One way in which one route of one service misbehaves, between two moments."""
 
-    service: str  # app, stripe, vercel, sentry, status
+    service: str  # app, stripe, vercel, sentry, supabase, status
     route: str = ".*"  # regular expression, matched against the whole path
     method: str | None = None
     status: int | None = None  # answer with this status …
@@ -165,6 +167,7 @@ class World:
     stripe: StripeStore = None  # type: ignore[assignment]  # set by the daemon, in order
     vercel: VercelStore = None  # type: ignore[assignment]
     sentry: SentryStore = None  # type: ignore[assignment]
+    supabase: SupabaseStore = None  # type: ignore[assignment]
     providers: dict[str, Provider] = field(default_factory=dict)  # of AI
     status_pages: dict[str, Any] = field(default_factory=dict)  # vendor -> incident/indicator overrides
     clock: Clock = field(default_factory=Clock)
@@ -172,6 +175,7 @@ class World:
     traffic: Traffic = field(default_factory=Traffic)
     locks: Locks = field(default_factory=Locks)
     agenda: Agenda = field(default_factory=Agenda)
+    migrations: migrations.Files = field(default_factory=migrations.shipped)  # in the team's folder
     addresses: dict[str, str] = field(default_factory=dict)  # service -> base URL
     secrets: dict[str, str] = field(default_factory=dict)  # e.g. stripe_read, stripe_change, vercel, sentry, webhook
     actors: dict[str, list[str]] = field(default_factory=dict)
