@@ -1,0 +1,289 @@
+"""What in a migration will block, break or destroy, each with its file, its line and a safer way to write it.
+
+Squawk knows most of it. What it does not know is found here in PostgreSQL's own syntax tree. Matters of taste are left
+out, and what squawk asks for and we do anyway (timeouts).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pglast import ast, enums
+from pglast.visitors import Visitor
+
+from opskit.errors import CannotTell
+from opskit.services.statements import File, Statement
+
+
+@dataclass(frozen=True, order=True)
+class Hazard:
+    """One thing to know before it is applied. `destroys`: it takes data or access away, so it is approved by name."""
+
+    file: str
+    line: int
+    name: str
+
+    @property
+    def what(self) -> str:
+        return KNOWN[self.name][0]
+
+    @property
+    def rewrite(self) -> str:
+        return KNOWN[self.name][1]
+
+    @property
+    def destroys(self) -> bool:
+        return self.name in DESTROYING
+
+
+DESTROYING = {
+    "drop-table",
+    "drop-column",
+    "drop-schema",
+    "truncate",
+    "truncate-cascade",
+    "unqualified-write",
+    "rls-off",
+}
+KNOWN = {  # name: what it does, how to write it instead
+    "blocking-index": (
+        "blocks writes while the index is built",
+        "CREATE INDEX CONCURRENTLY, alone in a file of its own",
+    ),
+    "blocking-index-drop": (
+        "waits for every query on the table, and blocks those behind it",
+        "DROP INDEX CONCURRENTLY, alone in a file of its own",
+    ),
+    "validated-constraint": (
+        "blocks writes while every row is checked",
+        "ADD CONSTRAINT … NOT VALID, and VALIDATE CONSTRAINT in the next file",
+    ),
+    "blocking-unique": (
+        "blocks reads and writes while its index is built",
+        "CREATE UNIQUE INDEX CONCURRENTLY in a file of its own, then ADD CONSTRAINT … USING INDEX",
+    ),
+    "volatile-default": (
+        "rewrites the whole table, blocking reads",
+        "add the column without it, ALTER COLUMN … SET DEFAULT, backfill in batches",
+    ),
+    "set-not-null": (
+        "blocks reads while every row is checked",
+        "CHECK (… IS NOT NULL) NOT VALID, VALIDATE in the next file, then SET NOT NULL, then drop the check",
+    ),
+    "required-column": (
+        "fails on a table that has rows",
+        "add it nullable or with a constant default, backfill, then require it",
+    ),
+    "type-change": (
+        "rewrites the whole table and its indexes, blocking reads",
+        "add a column of the new type, fill both, backfill in batches, switch the app over",
+    ),
+    "rename": (
+        "breaks the app that is live until the next deployment",
+        "add the new name beside the old one (a view, a column), switch the app, then drop the old one",
+    ),
+    "drop-table": ("destroys a table's rows", "rename it first, keep a copy, drop it in a later release"),
+    "drop-column": (
+        "destroys a column's data, and breaks the app that is live",
+        "take it out of the app first, keep a copy of key and column, then drop it",
+    ),
+    "drop-schema": ("destroys everything in the schema", "drop what is meant one by one, with copies kept"),
+    "truncate": (
+        "destroys every row, and cannot be told from an accident",
+        "DELETE in batches with a WHERE, copy kept",
+    ),
+    "truncate-cascade": (
+        "destroys the rows of every table that refers to this one",
+        "name the tables that are meant; no CASCADE",
+    ),
+    "unqualified-write": (
+        "changes every row in one transaction",
+        "a WHERE; many rows go in batches, outside the migration",
+    ),
+    "concurrently-mixed": (
+        "commits what stands before it: a later failure leaves half a file behind, with no row in the ledger",
+        "give each CONCURRENTLY a file of its own",
+    ),
+    "own-transaction": (
+        "ends the CLI's transaction: a later failure leaves half a file behind, with no row in the ledger",
+        "take BEGIN and COMMIT out; a file is one transaction anyway",
+    ),
+    "enum-value-used": (
+        "uses an enum's new value in the transaction that adds it: 55P04",
+        "ALTER TYPE … ADD VALUE in a file of its own, before",
+    ),
+    "definer-search-path": (
+        "runs with its owner's rights on whatever search_path its caller sets",
+        "SET search_path = '' on the function, and names with their schema",
+    ),
+    "policy-recursion": (
+        "reads its own table: every query on it will fail with 42P17",
+        "ask through a SECURITY DEFINER function with a fixed search_path",
+    ),
+    "rls-off": (
+        "shows the table to whoever holds the app's public key",
+        "leave row-level security on, and write the policy that is missing",
+    ),
+    "rls-missing": (
+        "makes a table in public that whoever holds the app's public key may read",
+        "ALTER TABLE … ENABLE ROW LEVEL SECURITY in the same file, with its policies",
+    ),
+}
+SQUAWK = {  # its rules that we pass on; where two names stand for one thing, it is told once
+    "require-concurrent-index-creation": "blocking-index",
+    "require-concurrent-index-deletion": "blocking-index-drop",
+    "constraint-missing-not-valid": "validated-constraint",
+    "adding-foreign-key-constraint": "validated-constraint",
+    "ban-alter-domain-with-add-constraint": "validated-constraint",
+    "disallowed-unique-constraint": "blocking-unique",
+    "adding-serial-primary-key-field": "volatile-default",
+    "adding-field-with-default": "volatile-default",
+    "adding-not-nullable-field": "set-not-null",
+    "adding-required-field": "required-column",
+    "changing-column-type": "type-change",
+    "renaming-column": "rename",
+    "renaming-table": "rename",
+    "ban-drop-table": "drop-table",
+    "ban-drop-column": "drop-column",
+    "ban-truncate-cascade": "truncate-cascade",
+}
+LONG = 300.0  # seconds that squawk may take
+
+
+def find(files: Sequence[File]) -> list[Hazard]:
+    """Every hazard in these files, in their order. Raises CannotTell where squawk is missing or fails."""
+    return _once([*known_to_squawk(files), *known_to_us(files)])
+
+
+def _once(found: Iterable[Hazard]) -> list[Hazard]:
+    """Each thing once: a unique constraint is one hazard, though squawk finds it twice, and so is a truncation."""
+    all_of = set(found)
+    covered = {("validated-constraint", "blocking-unique"), ("truncate", "truncate-cascade")}
+    said_better = {Hazard(h.file, h.line, less) for h in all_of for less, more in covered if h.name == more}
+    return sorted(all_of - said_better)
+
+
+def known_to_squawk(files: Sequence[File]) -> list[Hazard]:
+    """What squawk finds. Raises CannotTell where it is missing or fails."""
+    paths = {str(file.path): file.path.name for file in files if not file.trouble}
+    if not paths:
+        return []
+    command = [str(_squawk()), "--assume-in-transaction", "--reporter", "json", *paths]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=False, cwd="/")
+        told = json.loads(done.stdout or "[]")
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        raise CannotTell(f"squawk could not read the files: {error}.") from None
+    if done.returncode not in (0, 1):
+        raise CannotTell(f"squawk ended with exit code {done.returncode}: {done.stderr.strip()[:200]}.")
+    return [
+        Hazard(paths[one["file"]], one["line"] + 1, SQUAWK[one["rule_name"]])
+        for one in told
+        if one["rule_name"] in SQUAWK
+    ]
+
+
+def _squawk() -> Path:
+    """The program, beside this Python or on PATH."""
+    beside = Path(sys.executable).with_name("squawk")
+    found = beside if beside.is_file() else shutil.which("squawk")
+    if not found:
+        raise CannotTell("squawk is not installed.", "pip install 'opskit[migrations]'")
+    return Path(found)
+
+
+def known_to_us(files: Iterable[File]) -> Iterator[Hazard]:
+    """What squawk does not know."""
+    for file in files:
+        for statement in file.statements:
+            for name in _of_statement(statement):
+                yield Hazard(file.path.name, statement.line, name)
+        yield from _of_file(file)
+
+
+def _of_statement(statement: Statement) -> Iterator[str]:
+    match statement.node:
+        case ast.UpdateStmt(whereClause=None) | ast.DeleteStmt(whereClause=None):
+            yield "unqualified-write"
+        case ast.TruncateStmt():
+            yield "truncate"
+        case ast.DropStmt(removeType=enums.ObjectType.OBJECT_SCHEMA):
+            yield "drop-schema"
+        case ast.CreateFunctionStmt() as function if _defines_unsafely(function):
+            yield "definer-search-path"
+        case ast.CreatePolicyStmt() | ast.AlterPolicyStmt() as policy if _reads_own_table(policy):
+            yield "policy-recursion"
+        case ast.AlterTableStmt(cmds=commands):
+            if any(c.subtype == enums.AlterTableType.AT_DisableRowSecurity for c in commands or ()):
+                yield "rls-off"
+    if statement.transaction:
+        yield "own-transaction"
+
+
+def _of_file(file: File) -> Iterator[Hazard]:
+    """What shows only when a file's statements are seen together."""
+    name, real = file.path.name, [s for s in file.statements if s.node is not None]
+    if len(real) > 1:
+        yield from (Hazard(name, s.line, "concurrently-mixed") for s in real if s.alone)
+    added = {s.node.newVal for s in real if isinstance(s.node, ast.AlterEnumStmt) and s.node.newVal}
+    for statement in real:
+        if not isinstance(statement.node, ast.AlterEnumStmt) and added & _texts(statement.node):
+            yield Hazard(name, statement.line, "enum-value-used")
+    made = {_name(s.node.relation): s for s in real if isinstance(s.node, ast.CreateStmt) and _public(s.node)}
+    secured = {_name(s.node.relation) for s in real if isinstance(s.node, ast.AlterTableStmt) and _secures(s.node)}
+    yield from (Hazard(name, s.line, "rls-missing") for table, s in made.items() if table not in secured)
+
+
+def _defines_unsafely(function: ast.CreateFunctionStmt) -> bool:
+    options = function.options or ()
+    definer = any(o.defname == "security" and o.arg.boolval for o in options)
+    return definer and not any(o.defname == "set" and o.arg.name == "search_path" for o in options)
+
+
+def _reads_own_table(policy: Any) -> bool:
+    own = policy.table.relname
+    return any(own == table for part in (policy.qual, policy.with_check) if part for table in _tables(part))
+
+
+def _secures(alter: ast.AlterTableStmt) -> bool:
+    return any(c.subtype == enums.AlterTableType.AT_EnableRowSecurity for c in alter.cmds or ())
+
+
+def _public(create: ast.CreateStmt) -> bool:
+    relation: Any = create.relation
+    return relation.schemaname in (None, "public") and relation.relpersistence == "p" and not create.partbound
+
+
+def _name(relation: Any) -> str:
+    return str(relation.relname)
+
+
+def _tables(node: Any) -> set[str]:
+    found: set[str] = set()
+
+    class Tables(Visitor):
+        def visit_RangeVar(self, _: Any, node: Any) -> None:  # noqa: N802  # pglast names it
+            found.add(node.relname)
+
+    Tables()(node)
+    return found
+
+
+def _texts(node: Any) -> set[str]:
+    """The string literals in a statement."""
+    found: set[str] = set()
+
+    class Texts(Visitor):
+        def visit_A_Const(self, _: Any, node: Any) -> None:  # noqa: N802
+            if isinstance(node.val, ast.String) and node.val.sval:
+                found.add(node.val.sval)
+
+    Texts()(node)
+    return found

@@ -1,0 +1,162 @@
+"""The statements of a migration file, found by PostgreSQL's own parser.
+
+A file is cut where the Supabase CLI cuts it, so that what we write into the ledger is what the CLI would write: a
+comment goes with the statement after it, and what stands behind the last statement is a piece of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pglast import ast, enums, parse_sql, parser
+
+LARGEST = 50 * 1024 * 1024  # bytes; nobody reviews more, and data belongs into a backfill
+META = re.compile(r"^[ \t]*\\(\S*)", re.MULTILINE)  # a psql meta-command has a line of its own
+HEAD = 60  # characters of a statement that name it to a person
+
+TRANSACTION = enums.TransactionStmtKind
+OPENS = {TRANSACTION.TRANS_STMT_BEGIN, TRANSACTION.TRANS_STMT_START}
+CLOSES = {TRANSACTION.TRANS_STMT_COMMIT, TRANSACTION.TRANS_STMT_ROLLBACK}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement of a file, as the CLI would send and store it."""
+
+    file: str
+    number: int  # in its file, from 1
+    line: int  # on which its first word stands
+    text: str
+    node: Any = field(default=None, compare=False, repr=False)  # None: there is nothing but a comment
+
+    @property
+    def head(self) -> str:
+        """Its beginning in one line, without the comment before it."""
+        words = " ".join(self._bare.split())
+        return words if len(words) <= HEAD else f"{words[: HEAD - 1]}…"
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line}"
+
+    @property
+    def alone(self) -> bool:
+        """Whether the CLI sends it by itself, because PostgreSQL refuses it in a transaction."""
+        match self.node:
+            case ast.IndexStmt(concurrent=True) | ast.DropStmt(concurrent=True):
+                return True
+            case ast.ReindexStmt(params=params):
+                return any(p.defname == "concurrently" for p in params or ())
+            case ast.VacuumStmt(is_vacuumcmd=True) | ast.AlterSystemStmt() | ast.ClusterStmt():
+                return True
+        return False
+
+    @property
+    def transaction(self) -> bool:
+        """Whether it begins or ends a transaction of the file's own."""
+        return isinstance(self.node, ast.TransactionStmt) and self.node.kind in OPENS | CLOSES
+
+    @property
+    def _bare(self) -> str:
+        return re.sub(r"\A(\s+|--[^\n]*(\n|\Z)|/\*.*?\*/)+", "", self.text, flags=re.DOTALL)
+
+
+@dataclass(frozen=True)
+class File:
+    """One migration: a file whose name the CLI accepts. `trouble` says why it cannot be sent at all, and where."""
+
+    path: Path
+    version: str
+    name: str
+    statements: tuple[Statement, ...] = ()
+    trouble: str = ""
+
+    @cached_property
+    def alone(self) -> bool:
+        """Whether it holds a statement that commits what stands before it."""
+        return any(statement.alone for statement in self.statements)
+
+    @property
+    def texts(self) -> list[str]:
+        """What the CLI writes into the ledger."""
+        return [statement.text for statement in self.statements]
+
+
+def read(path: Path, version: str, name: str) -> File:
+    """A migration as it lies there. What cannot be sent is no error: it is this file's trouble."""
+    try:
+        text = _text(path)
+        return File(path, version, name, tuple(split(text, path.name)))
+    except ValueError as error:
+        return File(path, version, name, trouble=str(error))
+
+
+def _text(path: Path) -> str:
+    """Raises ValueError naming the file, and the line where there is one."""
+    try:
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise ValueError(f"{path.name}: holds {size / 1024**2:.0f} MB; at most {LARGEST // 1024**2} are read")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path.name}: {error.strerror}") from None
+    try:
+        text = raw.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path.name}:{line}: is not UTF-8 text; save it as UTF-8") from None
+    if "\0" in text:
+        raise ValueError(f"{path.name}:{_line(text, text.index(chr(0)))}: holds a zero byte; it is no text")
+    return text
+
+
+def split(text: str, file: str) -> list[Statement]:
+    """The statements in `text`. Raises ValueError naming file and line of what is no SQL that can be sent."""
+    try:
+        trees = parse_sql(text)
+    except parser.ParseError as error:
+        raise ValueError(_unparsable(text, file, error)) from None
+    found: list[Statement] = []
+    end = 0
+    for tree, stop in zip(trees, _stops(text, trees), strict=True):
+        piece = text[end:stop].lstrip("; \t\r\n")
+        start = stop - len(piece)
+        found.append(_statement(text, file, len(found) + 1, start, piece.rstrip(), tree.stmt))
+        end = stop
+    if rest := text[end:].strip("; \t\r\n"):
+        found.append(Statement(file, len(found) + 1, _line(text, text.index(rest, end)), rest))
+    return found
+
+
+def _stops(text: str, trees: Any) -> list[int]:
+    """Where each statement ends, before its semicolon: a length of 0 means that it ends with the text."""
+    return [tree.stmt_location + tree.stmt_len if tree.stmt_len else len(text) for tree in trees]
+
+
+def _statement(text: str, file: str, number: int, start: int, piece: str, node: Any) -> Statement:
+    made = Statement(file, number, 0, piece, node)
+    line = _line(text, start + len(piece) - len(made._bare))
+    if isinstance(node, ast.CopyStmt) and not node.filename:
+        raise ValueError(f"{file}:{line}: COPY from or to the client works in psql only; write INSERTs")
+    return Statement(file, number, line, piece, node)
+
+
+def _unparsable(text: str, file: str, error: Any) -> str:
+    """What is wrong, and on which line. Where a text ends in mid-statement there is no place, so its last line."""
+    said, place = error.args[0], error.args[1] if len(error.args) > 1 else None
+    place = len(text.rstrip()) if place is None else place
+    line = _line(text, place)
+    meta = next((m for m in META.finditer(text) if _line(text, m.start(1)) == line), None)
+    if meta:
+        return f"{file}:{line}: \\{meta[1]} is a command of psql, which is not SQL; take it out"
+    if copy := re.search(r"\bcopy\b[^;]*\bfrom\s+stdin\b[^;]*;", text[:place], re.IGNORECASE):
+        return f"{file}:{_line(text, copy.start())}: COPY from stdin works in psql only; write INSERTs"
+    return f"{file}:{line}: {said}"
+
+
+def _line(text: str, place: int) -> int:
+    return text.count("\n", 0, place) + 1

@@ -1,0 +1,143 @@
+"""Hazards in migrations: each found once, at the right file and line, and none invented."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from opskit.errors import CannotTell
+from opskit.services import hazards, migrations
+
+# Every hazard, beside what looks like it and is none. A line `-- ! name …` says what the next one holds.
+FILES = {
+    "20260101000000_indexes.sql": """
+-- ! blocking-index
+create index documents_title on documents (title);
+create table fresh (id int, note text);
+alter table fresh enable row level security;
+create index fresh_note on fresh (note);
+-- drop table documents;
+comment on table fresh is 'delete from documents; truncate documents cascade';
+-- ! blocking-index-drop
+drop index documents_old;
+""",
+    "20260101000001_concurrently.sql": "create index concurrently documents_title on documents (title);\n",
+    "20260101000002_mixed.sql": """
+alter table documents add column note text;
+-- ! concurrently-mixed
+create index concurrently documents_note on documents (note);
+""",
+    "20260101000003_constraints.sql": """
+-- ! validated-constraint
+alter table documents add constraint words check (word_count >= 0);
+alter table documents add constraint words2 check (word_count >= 0) not valid;
+-- ! validated-constraint
+alter table documents validate constraint words2;
+-- ! validated-constraint
+alter table documents add constraint fk foreign key (user_id) references user_profiles (id);
+-- ! blocking-unique
+alter table documents add constraint once unique (title);
+alter table documents add constraint used unique using index documents_title;
+""",
+    "20260101000004_columns.sql": """
+alter table documents add column a int default 7;
+-- ! volatile-default
+alter table documents add column b uuid default gen_random_uuid();
+-- ! required-column
+alter table documents add column c text not null;
+-- ! type-change
+alter table documents alter column word_count type bigint;
+-- ! rename
+alter table documents rename column title to heading;
+-- ! set-not-null
+alter table documents alter column note set not null;
+-- ! drop-column
+alter table documents drop column note;
+""",
+    "20260101000005_data.sql": """
+-- ! unqualified-write
+update documents set note = '';
+update documents set note = '' where note is null;
+-- ! unqualified-write
+delete from documents;
+-- ! truncate-cascade
+truncate documents cascade;
+-- ! truncate
+truncate documents;
+-- ! drop-table
+drop table documents;
+-- ! drop-schema
+drop schema old cascade;
+""",
+    "20260101000006_begin.sql": """
+-- ! own-transaction
+begin;
+alter table documents add column note text;
+-- ! own-transaction
+commit;
+do $$ begin perform 1; end $$;
+""",
+    "20260101000007_enum.sql": """
+alter type mood add value 'glad';
+select 'sad';
+-- ! enum-value-used
+insert into moods values ('glad');
+""",
+    "20260101000008_enum_alone.sql": "alter type mood add value 'glad' after 'sad';\n",
+    "20260101000009_rights.sql": """
+-- ! definer-search-path
+create function f() returns int language sql security definer as $$ select 1 $$;
+create function g() returns int language sql security definer set search_path = '' as $$ select 1 $$;
+create function h() returns int language sql as $$ select 1 -- security definer
+$$;
+-- ! policy-recursion
+create policy p on documents using (exists (select from documents d where d.id = id));
+create policy q on documents using (exists (select from members m where m.id = id));
+-- ! rls-off
+alter table documents disable row level security;
+-- ! rls-missing
+create table naked (id int);
+create table private.other (id int);
+create temp table passing (id int);
+""",
+    "20260101000010_crlf.sql": "select 1;\r\n\r\n-- ! drop-table\r\ndrop table documents;\r\n",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        (tmp_path / name).write_bytes(text.encode())
+    return tmp_path
+
+
+def expected() -> list[tuple[str, int, str]]:
+    return sorted(
+        (name, number + 1, word)
+        for name, text in FILES.items()
+        for number, line in enumerate(text.splitlines(), 1)
+        if line.startswith("-- ! ")
+        for word in line.removeprefix("-- ! ").split()
+    )
+
+
+def test_each_hazard_is_found_once_and_none_is_invented(folder: Path) -> None:
+    found = hazards.find(migrations.read(folder).files)
+    assert [(h.file, h.line, h.name) for h in found] == expected()
+    assert {h.name for h in found} == set(hazards.KNOWN)  # every one that we know is in these files
+    assert all(h.what and h.rewrite for h in found)
+
+
+def test_a_file_that_cannot_be_sent_keeps_no_other_from_being_read(folder: Path) -> None:
+    (folder / "20260101000005_data.sql").write_bytes(b"\xff")
+    found = hazards.find(migrations.read(folder).files)
+    assert [(h.file, h.line, h.name) for h in found] == [one for one in expected() if "_data" not in one[0]]
+
+
+def test_without_squawk_nobody_says_that_there_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", str(folder / "python"))
+    monkeypatch.setenv("PATH", str(folder))
+    with pytest.raises(CannotTell, match="squawk is not installed"):
+        hazards.find(migrations.read(folder).files)
+    assert list(hazards.known_to_us(migrations.read(folder).files))  # what needs no squawk is still found
