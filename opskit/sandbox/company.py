@@ -190,14 +190,14 @@ def healed(company: Company) -> list[dict[str, Any]]:
 
 
 def state(company: Company) -> dict[str, Any]:
-    return comparison.state(company.world)
+    return comparison.state(company.world, company.folder)
 
 
 def changes(company: Company, before: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """What differs from an earlier state, told apart by what the scenario allows."""
     touches = company.scenario.touches if company.scenario else []
     allowed = comparison.resolved(touches, company.world.actors)
-    return comparison.changes(before, comparison.state(company.world), allowed)
+    return comparison.changes(before, state(company), allowed)
 
 
 def disagreements(company: Company) -> list[dict[str, Any]]:

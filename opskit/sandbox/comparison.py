@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from psycopg import sql
 
-from opskit.sandbox import providers
+from opskit.sandbox import catalog, migrations, providers
 from opskit.sandbox.scenario import ObjectTouch, TableTouch
 from opskit.sandbox.world import World
 
@@ -36,21 +37,31 @@ VALUE = """
 """
 
 
-def state(world: World) -> State:
-    """Every row of every table by its key, and each service's objects. A database that is down is told as None."""
-    services = {"stripe": world.stripe.dump(), "vercel": world.vercel.dump(), "sentry": world.sentry.dump()}
-    services["providers"] = providers.dump(world)
-    rows = _rows(world) if world.database.running else None
-    return {"database": rows, **{name: _objects(dump) for name, dump in services.items()}}
+def state(world: World, folder: Path) -> State:
+    """Every row of every table by its key, the schema, each service's objects, and the files of the migrations folder.
+
+    A database that is down is told as None.
+    """
+    services = {
+        "stripe": world.stripe.dump(),
+        "vercel": world.vercel.dump(),
+        "sentry": world.sentry.dump(),
+        "supabase": world.supabase.dump(),
+        "providers": providers.dump(world),
+    }
+    files = {name: {"text": text} for name, text in migrations.read(folder).items()}
+    rows, schema = _database(world) if world.database.running else (None, None)
+    objects = {name: _objects(dump) for name, dump in services.items()}
+    return {"database": rows, "schema": schema, "folder": files, **objects}
 
 
-def _rows(world: World) -> dict[str, dict[str, Row]]:
+def _database(world: World) -> tuple[dict[str, dict[str, Row]], dict[str, Row]]:
     found: dict[str, dict[str, Row]] = {}
     with world.database.connect() as connection:
         for table, key, columns in connection.execute(TABLES).fetchall():
             ((rows,),) = connection.execute(_query(table, key, columns)).fetchall()
             found[table] = json.loads(rows)
-    return found
+        return found, catalog.objects(connection)
 
 
 def _query(table: str, key: Sequence[str], columns: Sequence[str]) -> sql.Composed:
@@ -131,5 +142,5 @@ def _different(before: State, after: State) -> Iterator[tuple[str, str, Row, Row
 
 
 def _places(state: State, tables: bool) -> dict[str, dict[str, Row]]:
-    services = {name: objects for name, objects in state.items() if name != "database"}
-    return {**(state["database"] if tables else {}), **services}
+    others = {name: objects for name, objects in state.items() if name not in ("database", "schema")}
+    return {**state["database"], "schema": state["schema"], **others} if tables else others

@@ -168,9 +168,12 @@ class TableTouch(Part):
 
 
 class ObjectTouch(Part):
-    """Fields of a service's object, as `kind/id` (may hold * and ?), that a right apply may change."""
+    """Fields of an object, as `kind/id` (may hold * and ?), that a right apply may change.
 
-    service: Literal["stripe", "vercel", "sentry"]
+    It is a service's, the database's `schema`, or a file of the migrations `folder`.
+    """
+
+    service: Literal["stripe", "vercel", "sentry", "supabase", "schema", "folder"]
     object: str
     fields: list[str] = ["*"]
 
