@@ -68,6 +68,13 @@ class Database:
         rows, columns = self._read(sql, values)
         return pd.DataFrame([tuple(row.values()) for row in rows], columns=columns)
 
+    def first(self, sql: str, **values: Any) -> pd.Series[Any]:
+        """The first row that one statement finds. Raises CannotTell where it finds none, and as `read`."""
+        found = self.read(sql, **values)
+        if found.empty:
+            raise CannotTell("database: there is no such row to look at.")
+        return found.iloc[0]
+
     def rows(self, sql: str, **values: Any) -> list[Row]:
         """The same as plain rows."""
         return self._read(sql, values)[0]

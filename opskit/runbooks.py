@@ -68,7 +68,9 @@ class Runbook:
         for tree in self._trees():
             for node in ast.walk(tree):
                 match node:
-                    case ast.Call(func=ast.Attribute(attr="read" | "rows"), args=[ast.Constant(value=str(sql)), *_]):
+                    case ast.Call(
+                        func=ast.Attribute(attr="read" | "first" | "rows"), args=[ast.Constant(value=str(sql)), *_]
+                    ):
                         found.append(sql)
         return found
 

@@ -49,6 +49,12 @@ def users(database: Database) -> int:
     return int(database.rows("select count(*) as n from user_profiles")[0]["n"])
 
 
+def test_where_there_is_no_first_row_nothing_can_be_told(database: Database) -> None:
+    assert database.first("select 1 as one, 2 as two").two == 2
+    with pytest.raises(CannotTell, match="no such row"):
+        database.first("select 1 where false")
+
+
 def test_a_read_answers_a_table_with_its_columns(database: Database) -> None:
     found = database.read("select tier, max_projects from subscription_tier_limits where tier = %(tier)s", tier="free")
     assert list(found.columns) == ["tier", "max_projects"]

@@ -8,7 +8,7 @@ from pglast import ast, parse_sql
 from pglast.visitors import Visitor
 
 from opskit.http import Read
-from opskit.services import app, sentry, status, stripe, vercel
+from opskit.services import app, providers, sentry, status, stripe, vercel
 
 WEBHOOK = "/api/webhooks/stripe"
 READS: dict[str, tuple[Read, ...]] = {
@@ -17,12 +17,14 @@ READS: dict[str, tuple[Read, ...]] = {
     "sentry": sentry.READS,
     "app": app.reads(WEBHOOK),  # the empty, unsigned POST among them is the one named exception
     "status": tuple(Read(r.method, f"/{{vendor}}{r.path}", r.right) for r in status.READS),
+    # A canary costs money, so it is none of what a run does unless its parameters allow that.
+    **{name: tuple(read for read in reads if read.method == "GET") for name, reads in providers.READS.items()},
 }
 OURS = ("opskit_read", "opskit_change")  # the users that opskit logs in as
 SOMEBODY = "somebody"
 FRAME = ("set idle_in_transaction_session_timeout = '60s'",)  # what a session begins with
-# Volatile as PostgreSQL counts them, and harmless: of this transaction only, and what a server is called.
-HARMLESS = {"set_config", "pg_control_system"}
+# Volatile to PostgreSQL, and harmless: of this transaction only; what a server is called; who waits for whom.
+HARMLESS = {"set_config", "pg_control_system", "pg_blocking_pids"}
 
 Entry = dict[str, Any]
 
