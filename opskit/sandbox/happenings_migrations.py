@@ -19,11 +19,11 @@ PLAYED_PATIENCE = "300ms"  # for a lock, in a played past, where the file does n
 
 
 class ChangeFolder(Telling):
-    """Files of the migrations folder: name and text, or null where one is removed. `linked`: to another project."""
+    """Files of the migrations folder: name and text, or null where one is removed. `linked`: to which project."""
 
     what: Literal["change_folder"]
     files: Annotated[dict[str, str | None], Field(default_factory=dict)]
-    linked: Annotated[str | None, Field(pattern="^[a-z]{20}$")] = None
+    linked: Annotated[str | None, Field(pattern=r"^([a-z]{20}|\$\{project\})$")] = None
 
 
 class Push(Telling):
@@ -50,7 +50,7 @@ def _change_folder(world: World, told: ChangeFolder) -> None:
     changed = {**world.migrations, **told.files}
     world.migrations = {name: text for name, text in changed.items() if text is not None}
     if told.linked is not None:
-        world.migrations[migrations.LINKED] = told.linked
+        world.migrations[migrations.LINKED] = told.linked.replace("${project}", world.supabase.ref)
 
 
 def _push(world: World, told: Push) -> None:
