@@ -59,6 +59,8 @@ def _push(world: World, told: Push) -> None:
         connection.execute(f"set lock_timeout = '{PLAYED_PATIENCE}'")
         try:
             migrations.push(connection, world.migrations)
+        except migrations.Refused:
+            return  # told to whoever pushed, and to nobody else
         except psycopg.Error as error:
             said = error.diag.message_primary or str(error)
             world.supabase.log(world.clock.now(), said, "ERROR", error.sqlstate or "", migrations.OWNER)

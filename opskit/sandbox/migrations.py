@@ -6,12 +6,13 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from pglast import split
+from pglast import parse_sql, split
+from pglast.parser import ParseError
 
 SCHEMA = Path(__file__).with_name("schema")
 OWNER = "postgres"  # of the database and all that migrations make; no superuser
@@ -26,6 +27,11 @@ ALONE = re.compile(  # what no transaction may hold, after comments
 KNOWN = "select version from supabase_migrations.schema_migrations"
 ENTER = "insert into supabase_migrations.schema_migrations (version, name, statements) values (%s, %s, %s)"
 
+
+class Refused(Exception):
+    """A push that changes nothing, since folder and ledger tell two stories."""
+
+
 Files = dict[str, str]  # name in the folder -> text
 Connection = psycopg.Connection[Any]
 
@@ -37,7 +43,12 @@ def shipped() -> Files:
 
 def statements(text: str) -> list[str]:
     """A file's statements, as the command-line tool enters them in the ledger."""
-    return list(split(text, with_parser=False))
+    try:
+        ends = [(one.stmt_location or 0) + one.stmt_len for one in parse_sql(text) if one.stmt_len]
+    except ParseError:
+        return list(split(text, with_parser=False))  # whoever applies it will hear of it
+    parts = [text[begin:end].lstrip("; \t\r\n").rstrip() for begin, end in pairwise([0, *ends, len(text)])]
+    return [part for part in parts if part]
 
 
 def found(connection: Connection) -> None:
@@ -50,10 +61,16 @@ def found(connection: Connection) -> None:
 def push(connection: Connection, files: Files) -> None:
     """Apply every pending file in the order of versions, until one fails; what is raised then tells of it.
 
-    As the command-line tool does: one transaction for each file, broken by every statement that allows none.
+    As the command-line tool does: one transaction for each file, broken by every statement that allows none. Raises
+    Refused where the ledger knows what the folder does not, or something later than what is pending.
     """
     known = {version for (version,) in connection.execute(KNOWN).fetchall()}
-    for version, name, text in pending(files, known):
+    waiting = list(pending(files, known))
+    if known - {named[1] for file in files if (named := FILE.fullmatch(file))}:
+        raise Refused("versions of the ledger are not in the folder")
+    if waiting and waiting[0][0] < max(known, default=""):
+        raise Refused("a pending file comes before what the ledger holds")
+    for version, name, text in waiting:
         connection.execute(f"set role {OWNER}")
         try:
             _apply(connection, version, name, text)

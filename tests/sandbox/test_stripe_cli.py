@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import fcntl
 import json
 import os
 import random
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from npm import REPOSITORY, tool
 from stripe_company import CHANGE, READ
 
 from opskit.sandbox import app, stripe, vercel
@@ -27,8 +26,6 @@ from opskit.sandbox.stripe import StripeStore, disagreements
 from opskit.sandbox.vercel import VercelStore
 from opskit.sandbox.world import World
 
-REPOSITORY = Path(__file__).parents[2]
-CLI = REPOSITORY / "node_modules" / ".bin" / "stripe"
 PACKAGE = "@stripe/cli@1.52.0"
 
 Run = Callable[..., Any]
@@ -36,19 +33,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tool, fetched once for all test processes. Its absence may be skipped over, but never in CI."""
-    absent = pytest.fail if os.environ.get("CI") else pytest.skip
-    with (tmp_path_factory.getbasetemp().parent / "npm.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not CLI.exists():
-            npm = shutil.which("npm")
-            if npm is None:
-                absent("npm is missing, so Stripe's command-line tool is too")
-            command = [npm, "install", "--no-save", "--no-package-lock", "--prefix", str(REPOSITORY), PACKAGE]
-            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-            if not CLI.exists():
-                absent(f"{PACKAGE} could not be installed: {done.stderr.strip()[-300:]}")
-    return CLI
+    return tool(PACKAGE, "stripe", REPOSITORY, tmp_path_factory.getbasetemp().parent / "npm-stripe.lock")
 
 
 @pytest.fixture(scope="module")

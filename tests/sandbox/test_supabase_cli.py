@@ -1,0 +1,209 @@
+"""Supabase's own command-line tool against the sandbox: it lists, refuses and applies as the sandbox does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from npm import REPOSITORY, tool
+
+from opskit.sandbox import catalog, migrations
+from opskit.sandbox.postgres import Postgres, clean
+
+PACKAGE = "supabase@3.1.0"
+PLACE = REPOSITORY / "node_modules" / ".supabase"  # npm leaves names with a dot alone
+NEW = "20251103090000_new.sql"
+SHIPPED = sorted(name.partition("_")[0] for name in migrations.shipped())
+LEDGER = "select version, name, statements from supabase_migrations.schema_migrations order by version"
+
+TEXTS = {
+    "plain": "alter table documents add column slug text;\n\ncreate index s on documents (slug)",
+    "comments": """
+        -- Names; one each.
+        set lock_timeout = '2s';
+        /* a; b */ alter table documents add slug text; -- so
+        select 1 -- the end;
+    """,
+    "quotes": """
+        insert into subscription_tier_limits values ('x;''y', 1), (E'a\\';b', 2);
+        create table "odd;name" (id int default ';');;
+        comment on table "odd;name" is 'a;b'
+    """,
+    "dollars": """
+        create function f() returns text language plpgsql as $x$ begin perform 1; return $$a;b$$; end $x$;
+        do $$ begin create table done (id int); end $$;
+    """,
+    "atomic": "create function g() returns int begin atomic; select 1; end;\nselect g();",
+    "end comment": "create table tags (id int);\n-- the end\n",
+    "carriage returns": "create table tags (\r\n  id int\r\n);\r\ncreate index t on tags (id);\r\n",
+    "empty": "-- nothing yet\n",
+    "umlauts": '-- Größe; Maß\ncreate table größen ("maß;" text default \'ü;\');\ncreate index on größen ("maß;");',
+    "concurrently": "create index concurrently d on documents (title);\nalter table documents add column slug text;",
+    "fails": "create table tags (id int);\nalter table nope add x int;",
+    "fails after concurrently": """
+        create table tags (id int);
+        create index concurrently tags_id on tags (id);
+        create table labels (id int);
+        alter table nope add x int;
+    """,
+    "unique concurrently": "create unique index concurrently u on subscription_tier_limits ((1));",
+    "not ours": "alter table auth.users add column nickname text;",
+    "no syntax": "create table tags (id int);\ncreate tabel labels (id int);",
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tool(PACKAGE, "supabase", PLACE, tmp_path_factory.getbasetemp().parent / "npm-supabase.lock")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    folder = tmp_path_factory.mktemp("cluster") / "postgres"
+    found = Postgres(folder)
+    found.create()
+    found.keep("kept")
+    yield found
+    found.stop()
+    clean(folder)
+
+
+@pytest.fixture
+def database(cluster: Postgres) -> Postgres:
+    cluster.restore("kept")
+    return cluster
+
+
+@pytest.fixture
+def run(installed: Path, database: Postgres, tmp_path: Path) -> Run:
+    migrations.write(migrations.shipped(), tmp_path)
+
+    def cli(*arguments: str, as_json: bool = True) -> Said:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "SUPABASE_TELEMETRY_DISABLED": "1",
+            "SUPABASE_NO_UPDATE_NOTIFIER": "1",
+            "DO_NOT_TRACK": "1",
+        }
+        target = ["--workdir", str(tmp_path), f"--remote={database.dsn(migrations.OWNER)}"]
+        form = ["--output-format", "json"] if as_json else []
+        done = subprocess.run(
+            [str(installed), *arguments, *target, *form],
+            check=False,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    return cli
+
+
+def hold(folder: Path, changed: dict[str, str | None]) -> migrations.Files:
+    """The shipped files, and others in the place of some of them."""
+    files = {name: text for name, text in {**migrations.shipped(), **changed}.items() if text is not None}
+    migrations.write(files, folder)
+    return files
+
+
+def found(database: Postgres) -> tuple[list[Any], dict[str, Any]]:
+    """The ledger and the schema."""
+    with database.connect() as connection:
+        return connection.execute(LEDGER).fetchall(), catalog.objects(connection)
+
+
+def pushed(database: Postgres, files: migrations.Files) -> bool:
+    """Push as a scenario does; whether it went well."""
+    with database.connect() as connection:
+        try:
+            migrations.push(connection, files)
+        except (migrations.Refused, psycopg.Error):
+            return False
+    return True
+
+
+def test_folder_and_ledger_agree(run: Run) -> None:
+    listed = run("migration", "list").data["migrations"]
+    assert [(one["local"], one["remote"]) for one in listed] == [(version, version) for version in SHIPPED]
+    assert run("db", "push", "--dry-run").data["upToDate"] is True
+
+
+def test_a_dry_run_names_what_is_pending_and_changes_nothing(run: Run, database: Postgres, tmp_path: Path) -> None:
+    hold(tmp_path, {NEW: TEXTS["plain"], "notes.txt": "no migration", "hello.sql": "select 1;"})
+    before = found(database)
+    told = run("db", "push", "--dry-run", as_json=False)
+    assert (told.code, NEW in told.err) == (0, True)
+    assert "Skipping migration hello.sql" in told.err
+    assert found(database) == before
+    assert run("migration", "list").data["migrations"][-1]["remote"] in ("", None)
+
+
+def test_nothing_is_pushed_unless_somebody_says_yes(run: Run, database: Postgres, tmp_path: Path) -> None:
+    hold(tmp_path, {NEW: TEXTS["plain"]})
+    before = found(database)
+    assert run("db", "push").code != 0
+    assert found(database) == before
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_push_of_ours_is_a_push_of_theirs(run: Run, database: Postgres, tmp_path: Path, name: str) -> None:
+    files = hold(tmp_path, {NEW: TEXTS[name]})
+    well = pushed(database, files)
+    ours = found(database)
+    database.restore("kept")
+    said = run("db", "push", "--yes")
+    assert (said.code == 0) == well, said
+    theirs = found(database)
+    assert theirs == ours
+    assert well == (theirs[0][-1][0] == NEW.partition("_")[0])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"20251006113348_document_branches.sql": None, NEW: "select 1"}, "not found in local migrations directory"),
+        ({"20250901000000_late.sql": "select 1"}, "inserted before the last migration"),
+    ],
+    ids=["unknown", "late"],
+)
+def test_both_refuse_a_ledger_that_tells_another_story(
+    run: Run, database: Postgres, tmp_path: Path, changed: dict[str, str | None], said: str
+) -> None:
+    files = hold(tmp_path, changed)
+    before = found(database)
+    refused = run("db", "push", "--yes", as_json=False)
+    assert refused.code != 0
+    assert said in refused.err
+    assert not pushed(database, files)
+    assert found(database) == before
+
+
+def test_what_we_push_leaves_them_nothing_to_do(run: Run, database: Postgres, tmp_path: Path) -> None:
+    assert pushed(database, hold(tmp_path, {NEW: TEXTS["comments"]}))
+    assert run("db", "push", "--dry-run").data["upToDate"] is True
+    last = run("migration", "list").data["migrations"][-1]
+    assert last["local"] == last["remote"] == NEW.partition("_")[0]
