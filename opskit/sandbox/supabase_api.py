@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg.rows import dict_row
@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from opskit.sandbox import supabase_logs
+from opskit.sandbox.migrations import OWNER
 
 if TYPE_CHECKING:
     from opskit.sandbox.supabase import SupabaseStore
@@ -27,6 +28,7 @@ JSON = dict[str, Any]
 A_MINUTE = 120  # requests
 SERVICES = ("auth", "db", "db_postgres_user", "pooler", "realtime", "rest", "storage", "pg_bouncer")
 LEDGER = "select version, name from supabase_migrations.schema_migrations order by version"
+EDGE = "select id, timestamp, event_message from logs where source = 'edge_logs'"  # where nothing else is asked
 LOGS_SPAN = timedelta(hours=24)
 
 
@@ -122,12 +124,21 @@ def migrations(call: Call) -> Response:
     return JSONResponse([{key: value for key, value in row.items() if value is not None} for row in rows])
 
 
+def query(call: Call) -> Response:
+    """SQL as the owner of the database; `read_only` where that is said."""
+    return read_only_query(call) if call.body.get("read_only") else _asked(call, f"set role {OWNER}")
+
+
 def read_only_query(call: Call) -> Response:
+    return _asked(call, "set role supabase_read_only_user; set default_transaction_read_only = on")
+
+
+def _asked(call: Call, role: LiteralString) -> Response:
     query = call.body.get("query")
     if not isinstance(query, str) or not query:
         raise SupabaseError(400, "query: String must contain at least 1 character(s)")
     with _database(call) as connection:
-        connection.execute("set role supabase_read_only_user; set default_transaction_read_only = on")
+        connection.execute(role)
         try:
             cursor = connection.execute(query.encode(), call.body.get("parameters") or None)
             rows = cursor.fetchall() if cursor.description else []
@@ -145,7 +156,7 @@ def logs(call: Call) -> Response:
         raise SupabaseError(400, "The timestamp range must be no more than 24 hours")
     lines = [supabase_logs.row(line) for line in call.store.logs if since <= line.at <= until]
     try:
-        return JSONResponse({"result": supabase_logs.select(call.query.get("sql", supabase_logs.ALL), lines)})
+        return JSONResponse({"result": supabase_logs.select(call.query.get("sql", EDGE), lines)})
     except ValueError as error:
         return JSONResponse({"error": str(error)})
 
@@ -155,6 +166,7 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("GET", "/v1/projects/{ref}/health", health),
     ("GET", "/v1/projects/{ref}/database/backups", backups),
     ("GET", "/v1/projects/{ref}/database/migrations", migrations),
+    ("POST", "/v1/projects/{ref}/database/query", query),
     ("POST", "/v1/projects/{ref}/database/query/read-only", read_only_query),
     ("GET", "/v1/projects/{ref}/analytics/endpoints/logs", logs),
 ]

@@ -11,7 +11,7 @@ import pytest
 from specs import conforms, openapi, spec
 from starlette.testclient import TestClient
 
-from opskit.sandbox import supabase, supabase_api
+from opskit.sandbox import supabase, supabase_api, supabase_logs
 from opskit.sandbox.postgres import Postgres, clean
 from opskit.sandbox.supabase import SupabaseStore
 from opskit.sandbox.world import World
@@ -123,6 +123,10 @@ def test_queries_read_and_do_nothing_else(client: TestClient) -> None:
     refused = ask("update public.subscription_tier_limits set max_projects = 4")
     assert refused.status_code == 400
     assert refused.json()["message"].startswith("Failed to run sql query: ERROR:  25006: ")
+    assert client.post("/database/query", json={"query": "select 1 as one", "read_only": True}).json() == [{"one": 1}]
+    assert client.post("/database/query", json={"query": "drop schema auth"}).status_code == 400, (
+        "it is not the owner's"
+    )
     assert "42P01" in ask("select * from no_such_table").json()["message"]
     assert ask("").status_code == 400
 
@@ -151,25 +155,40 @@ def test_logs_are_one_table_that_is_asked_in_sql(world: World, client: TestClien
     late = datetime.now(UTC) - timedelta(minutes=5)
     world.supabase.log(late, "canceling statement due to lock timeout", "ERROR", "55P03", "postgres")
     world.supabase.log(late - timedelta(hours=30), "long ago", "ERROR", "55P03")
-    columns = "id, ts_ms, source, severity_text, level, event_message, log_attributes"
     found = search(
         client,
-        f"""select {columns} from logs
-            where source = 'postgres_logs' and event_message ilike '%LOCK timeout%' and level in ('error', 'warn')
-            order by ts_ms desc limit 10""",
+        """select id, toUnixTimestamp64Milli(timestamp) as ts_ms, multiIf(
+             source = 'postgres_logs' and upper(log_attributes['parsed.error_severity']) in ('ERROR', 'FATAL'), 'error',
+             source = 'edge_logs', 'info', '') as level, event_message, log_attributes from logs
+           where (source = 'edge_logs' or source = 'postgres_logs') and event_message ilike '%LOCK timeout%'
+             and level = 'error' and positionCaseInsensitiveUTF8(event_message, 'CANCELING') > 0
+           order by ts_ms desc, id desc limit 10;""",
     )
     (line,) = found["result"]
-    assert list(line) == columns.split(", ")
+    assert list(line) == ["id", "ts_ms", "level", "event_message", "log_attributes"]
+    assert line["ts_ms"] == int(late.timestamp() * 1000)
     assert line["log_attributes"]["parsed.sql_state_code"] == "55P03"
     by_state = (
-        "select id from logs where log_attributes['parsed.sql_state_code'] = '55P03' and source_name != 'edge_logs'"
+        "select id from logs where log_attributes['parsed.sql_state_code'] in ('55P03') and not source = 'edge_logs'"
     )
     assert search(client, by_state)["result"] == [{"id": line["id"]}]
-    since = f"select event_message from logs where ts_ms >= {int(late.timestamp() * 1000) - 1} order by ts_ms"
+    since = f"select event_message from logs where timestamp >= '{late:%Y-%m-%d %H:%M:%S}' order by timestamp"
     assert [one["event_message"] for one in search(client, since)["result"]] == [line["event_message"]]
-    assert search(client, "select id from logs where not a condition")["error"]
-    assert search(client, "select colour from logs")["error"]
-    assert search(client, "select id from logs; drop table logs")["error"]
+    everything = search(client, "select * from logs limit 2")["result"]
+    assert [tuple(one) for one in everything] == [supabase_logs.COLUMNS] * 2
+    for wrong in (
+        "select ts_ms from logs",  # the command-line tool computes it, and the level too
+        "select id from logs where level = 'error'",
+        "select id from logs where not a condition",
+        "select id from logs where source = ",
+        "select id from logs where (source = 'a'",
+        "select id from logs; drop table logs",
+        "select count(*) from logs",
+        "delete from logs",
+        "select id from edge_logs",
+        "select id from logs where source = 'open",
+    ):
+        assert search(client, wrong)["error"], wrong
     day = (datetime.now(UTC) - timedelta(days=2)).isoformat()
     assert "24 hours" in search(client, by_state, iso_timestamp_start=day)["message"]
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import psycopg
 import pytest
 from npm import REPOSITORY, tool
 
-from opskit.sandbox import catalog, migrations
+from opskit.sandbox import catalog, migrations, supabase
 from opskit.sandbox.postgres import Postgres, clean
+from opskit.sandbox.serving import Serving, faulty
+from opskit.sandbox.supabase import SupabaseStore
+from opskit.sandbox.world import World
 
 PACKAGE = "supabase@3.1.0"
 PLACE = REPOSITORY / "node_modules" / ".supabase"  # npm leaves names with a dot alone
@@ -73,6 +77,27 @@ class Said:
 Run = Callable[..., Said]
 
 
+def called(tool: Path, home: Path, *arguments: str, **variables: str) -> Said:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "SUPABASE_TELEMETRY_DISABLED": "1",
+        "SUPABASE_NO_UPDATE_NOTIFIER": "1",
+        "DO_NOT_TRACK": "1",
+        **variables,
+    }
+    done = subprocess.run(
+        [str(tool), *arguments],
+        check=False,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tool(PACKAGE, "supabase", PLACE, tmp_path_factory.getbasetemp().parent / "npm-supabase.lock")
@@ -95,30 +120,42 @@ def database(cluster: Postgres) -> Postgres:
     return cluster
 
 
+@pytest.fixture(scope="module")
+def world(cluster: Postgres) -> Iterator[World]:
+    """The Management API, served."""
+    serving = Serving(["supabase"])
+    world = World(1, cluster, addresses=serving.addresses)
+    world.secrets["supabase"] = "sbp_" + "a" * 40
+    world.supabase = SupabaseStore(world)
+    supabase.populate(world)
+    late = datetime.now(UTC) - timedelta(minutes=5)
+    world.supabase.log(late, "canceling statement due to lock timeout", "ERROR", "55P03", migrations.OWNER)
+    serving.serve("supabase", faulty(world, "supabase", supabase.application(world)))
+    serving.await_ready()
+    yield world
+    serving.stop()
+
+
+@pytest.fixture
+def ask(installed: Path, world: World, tmp_path: Path) -> Run:
+    """The tool, told that Supabase is on this machine."""
+    address, profile = world.addresses["supabase"], tmp_path / "profile.yaml"
+    profile.write_text(f"name: here\napi_url: {address}\ndashboard_url: {address}\nproject_host: supabase.co\n")
+
+    def cli(*arguments: str) -> Said:
+        target = [f"--remote={world.supabase.ref}", "--profile", str(profile), "--output-format", "json"]
+        return called(installed, tmp_path, *arguments, *target, SUPABASE_ACCESS_TOKEN=world.secrets["supabase"])
+
+    return cli
+
+
 @pytest.fixture
 def run(installed: Path, database: Postgres, tmp_path: Path) -> Run:
     migrations.write(migrations.shipped(), tmp_path)
 
     def cli(*arguments: str, as_json: bool = True) -> Said:
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path),
-            "SUPABASE_TELEMETRY_DISABLED": "1",
-            "SUPABASE_NO_UPDATE_NOTIFIER": "1",
-            "DO_NOT_TRACK": "1",
-        }
         target = ["--workdir", str(tmp_path), f"--remote={database.dsn(migrations.OWNER)}"]
-        form = ["--output-format", "json"] if as_json else []
-        done = subprocess.run(
-            [str(installed), *arguments, *target, *form],
-            check=False,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        return Said(done.returncode, done.stdout, done.stderr)
+        return called(installed, tmp_path, *arguments, *target, *["--output-format", "json"][: 2 * int(as_json)])
 
     return cli
 
@@ -207,3 +244,26 @@ def test_what_we_push_leaves_them_nothing_to_do(run: Run, database: Postgres, tm
     assert run("db", "push", "--dry-run").data["upToDate"] is True
     last = run("migration", "list").data["migrations"][-1]
     assert last["local"] == last["remote"] == NEW.partition("_")[0]
+
+
+def test_it_reads_the_backups(ask: Run, world: World) -> None:
+    told = ask("backups", "list").data
+    assert [one["id"] for one in told["backups"]] == [one.id for one in reversed(world.supabase.backups)]
+    assert told["pitr_enabled"] is False
+
+
+def test_it_finds_an_error_in_the_logs(ask: Run, world: World) -> None:
+    found = ask("logs", "--service", "postgres", "--search", "LOCK timeout", "--since", "3h")
+    assert found.code == 0, found
+    assert [one["id"] for one in found.data] == [world.supabase.logs[-1].id]
+    by_state = "select id from logs where log_attributes['parsed.sql_state_code'] = '55P03' limit 5"
+    assert ask("logs", "--sql", by_state).data == [{"id": world.supabase.logs[-1].id}]
+    assert len(ask("logs", "--since", "3h").data) >= 3
+    assert ask("logs", "--level", "error", "--since", "3h").data == found.data
+
+
+def test_it_reads_the_database_over_the_api(ask: Run, database: Postgres) -> None:
+    counted = ask("db", "query", "--read-only", "select count(*)::int as tiers from subscription_tier_limits")
+    assert counted.code == 0, counted
+    assert "4" in counted.out
+    assert ask("db", "query", "--read-only", "drop table subscription_tier_limits").code != 0
