@@ -150,15 +150,21 @@ class Past:
     def __init__(self, events: Sequence[Event]) -> None:
         self.begun: dict[str, Event] = {}
         self.ended: dict[str, Event] = {}
+        self.undone: dict[str, Event] = {}
         for event in events:
             if event["event"] == "action.begun":
                 self.begun[event["action"]] = event
                 self.ended.pop(event["action"], None)
             elif event["event"] == "action.ended":
                 self.ended[event["action"]] = event
+            elif event["event"] == "undo.ended":
+                self.undone[event["action"]] = event
 
     def result(self, action: Action) -> Result | None:
         return Result(self.ended[action.id]["result"]) if action.id in self.ended else None
+
+    def taken_back(self, action: Action) -> bool:
+        return action.id in self.undone and Result(self.undone[action.id]["result"]).good
 
     def in_doubt(self, action: Action) -> bool:
         """Whether it was begun and nobody saw how it ended."""
@@ -340,9 +346,15 @@ def _is_ours(action: Action) -> bool:
 def take_back(
     actions: Sequence[Action], services: Any, journal: Journal, may_begin: MayBegin = lambda _: ""
 ) -> Iterator[tuple[Action, Result, str]]:
-    """Undo what the journal says was done, last first; never over somebody's newer change."""
+    """Undo what the journal says was done, last first; never over somebody's newer change.
+
+    What was taken back once is not again: if it stands there now, another run has made it since.
+    """
     past = Past(journal.read())
     for action in reversed(actions):
+        if past.taken_back(action):
+            yield action, Result.ALREADY, "an earlier undo took it back"
+            continue
         if past.in_doubt(action):
             yield action, Result.UNKNOWN, "it was begun, and nobody found out whether it happened: resume first"
             return

@@ -12,9 +12,10 @@ from typing import Any
 
 from opskit import actions, approval, archive, disk, environment, journal, plan, provenance, record
 from opskit.actions import Action, Change, Decision, Result
+from opskit.archive import Archive
 from opskit.environment import Environment
 from opskit.errors import Refused
-from opskit.journal import Journal
+from opskit.journal import Event, Journal
 from opskit.lock import Lock, attended
 from opskit.outcome import Outcome, classify
 from opskit.permit import Permit, permit, undisturbed
@@ -25,7 +26,7 @@ from opskit.services import Secrets, Services, connect, pins
 Tell = Callable[[Action, Result, str], None]
 Decided = Sequence[Decision]
 ELSEWHERE = "{} was begun in another archive: what was done there since this copy was made cannot be seen from here"
-ACTION_EVENTS = ("action.begun", "action.ended")
+CARRIED_OVER = ("action.begun", "action.ended", "undo.ended")
 
 
 def resume(
@@ -151,7 +152,7 @@ def _open(
     new = record.prepare(outputs, head)
     log = Journal(new / record.JOURNAL, redactor(secrets, environment.standing(target)))
     log.write("run.accepted", runner=os.getpid(), **{k: head[k] for k in ("run", "operator", "host", relation)})
-    _carry_over(folder, log)
+    _carry_over(folder, outputs, log)
     if archive.is_from_elsewhere(folder, outputs):
         log.write("finding", problem=ELSEWHERE.format(old["run"]))
     for name in ("environment.json", "plan.json", "approval.json"):  # the last makes it one that can be resumed
@@ -159,11 +160,24 @@ def _open(
     return new, log
 
 
-def _carry_over(folder: Path, log: Journal) -> None:
-    """What an earlier run did, all of it at once: half of it would look as if the rest had never been begun."""
-    past = [e | {"carried_over": True} for e in journal.read(folder / record.JOURNAL) if e["event"] in ACTION_EVENTS]
-    lines = "".join(json.dumps(log.redactor.tree(event), ensure_ascii=False) + "\n" for event in past)
+def _carry_over(folder: Path, outputs: Path, log: Journal) -> None:
+    """What an earlier run did, and what undos of it took back, all of it at once: half of it would look as if the rest
+    had never been begun.
+    """
+    past = [e for e in journal.read(folder / record.JOURNAL) if e["event"] in CARRIED_OVER]
+    past += [event for undo in _undos(folder, outputs) for event in journal.read(undo) if _is_own_end(event)]
+    lines = "".join(json.dumps(log.redactor.tree(e | {"carried_over": True}), ensure_ascii=False) + "\n" for e in past)
     record.write(log.path, log.path.read_text(encoding="utf-8") + lines)
+
+
+def _undos(folder: Path, outputs: Path) -> list[Path]:
+    """The journals of the earlier undos of a run, oldest first; also of those that did not come to their end."""
+    name = archive.about(folder)["run"]
+    return [r / record.JOURNAL for r in reversed(Archive(outputs).runs()) if archive.about(r).get("undoes") == name]
+
+
+def _is_own_end(event: Event) -> bool:
+    return event["event"] == "undo.ended" and "carried_over" not in event
 
 
 def _close(folder: Path, outputs: Path) -> None:

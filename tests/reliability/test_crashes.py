@@ -378,6 +378,34 @@ def test_killed_while_taking_back_and_taken_back_again(
     )  # nothing lost is in its way
 
 
+def test_a_second_undo_leaves_alone_what_another_run_did_since(
+    scene: Scene, run: Run, opskit: Opskit, outputs: Path
+) -> None:
+    """The same changes, made again by another plan, look just like those of the first, which were taken back."""
+    first, last = scene.of("test.put")
+    assert run("apply", scene.plan(outputs, [first, last]).name).exit == 0
+    applied = newest(outputs)
+    file = Path(last.arguments["file"])
+    file.write_text("somebody else's")
+    typed = ("--type", f"{scene.name} 2", "--json")
+    scene.settle()
+    partly = run("undo", applied.name, *typed)
+    assert (partly.data["outcome"], partly.data["taken_back"]) == ("partly applied", 1)
+    scene.settle()
+    assert run("apply", scene.plan(outputs, [first]).name).exit == 0
+    assert Path(first.arguments["file"]).read_text() == "ink"
+    file.write_text("ink")  # whoever changed it put it back
+    for _ in range(2):
+        scene.settle()
+        said = run("undo", applied.name, *typed)
+    assert Path(first.arguments["file"]).read_text() == "ink"
+    assert not file.exists()
+    assert scene.done("undone")[first.id] == scene.done("undone")[last.id] == 1
+    assert said.exit == 4  # the one before took back the rest
+    shown = opskit("show", "last").stdout
+    assert shown.count("taken back  ") == 2
+
+
 def test_a_lost_apply_that_was_taken_back_is_in_nobodys_way(
     scene: Scene, run: Run, opskit: Opskit, outputs: Path
 ) -> None:
