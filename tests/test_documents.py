@@ -12,7 +12,7 @@ import pytest
 from support import everything
 
 from opskit.actions import Action, Change, Result, carry_out, take_back
-from opskit.errors import Faulty
+from opskit.errors import Faulty, Refused
 from opskit.journal import Journal
 from opskit.sandbox import Sandbox
 from opskit.services import Services, restoring, saving
@@ -107,6 +107,69 @@ def test_what_was_written_meanwhile_is_not_overwritten(
     journal = Journal(tmp_path / "journal.jsonl")
     assert done(services, journal, newer, touched) == [Result.STALE, Result.STALE]
     assert stored(services, one.document) == "<p>newer</p>"
+
+
+LATER = """
+    insert into document_snapshots (document_id, user_id, autosave_hash, payload, created_at)
+    select d.id, d.user_id, 'later', '{"html": "<p>the newest text</p>"}',
+           (select max(created_at) from document_snapshots s where s.document_id = d.id) + interval '1 second'
+    from documents d where d.id = %s
+"""
+
+
+def test_a_copy_that_came_since_the_plan_is_never_hidden_by_an_older_one(
+    services: Services, truncated: pd.DataFrame, tmp_path: Path
+) -> None:
+    row = next(truncated.itertuples())
+    action, bad = restore(services, row), stored(services, row.document)
+    write(services, LATER, row.document)
+    ((_, result, why),) = carry_out([action], services, Journal(tmp_path / "journal.jsonl"))
+    assert result is Result.STALE
+    assert "newest_snapshot was" in why
+    with pytest.raises(Refused, match="saved since the plan was made"):  # it came after the last look, before the lock
+        Change.known[action.name].do(services, action.arguments, action.before, "key")
+    assert stored(services, row.document) == bad
+
+
+def longest_snapshot(services: Services, document: str) -> Action:
+    """A restore that rests on no version."""
+    query = "select id::text from document_snapshots where document_id = %(id)s order by length(payload::text) desc"
+    copy = services.database.rows(query, id=document)[0]["id"]
+    return services.documents.restore(document, "snapshot", copy, 1)
+
+
+def test_what_a_restore_replaces_is_kept_though_the_trigger_forgets(
+    services: Services, truncated: pd.DataFrame, tmp_path: Path
+) -> None:
+    row, journal = next(truncated.itertuples()), Journal(tmp_path / "journal.jsonl")
+    bad = stored(services, row.document)
+    write(services, "update user_profiles set subscription_tier = 'free' where id = %s", row.user_id)
+    write(services, "delete from document_versions where document_id = %s", row.document)
+    write(
+        services,
+        "insert into document_versions (document_id, user_id, version_number, title, content, created_at) "
+        "select id, user_id, 1, title, content, now() - interval '40 days' from documents where id = %s",
+        row.document,
+    )
+    action = longest_snapshot(services, row.document)
+    assert done(services, journal, action) == [Result.DONE]
+    assert stored(services, row.document) != bad
+    assert [result for _, result, _ in take_back([action], services, journal)] == [Result.DONE]
+    assert stored(services, row.document) == bad
+
+
+def test_where_no_version_would_keep_it_nothing_is_replaced(
+    services: Services, truncated: pd.DataFrame, tmp_path: Path
+) -> None:
+    row = next(truncated.itertuples())
+    bad = stored(services, row.document)
+    write(services, "update user_profiles set subscription_tier = 'free' where id = %s", row.user_id)
+    write(services, "select set_config('sandbox.now', (now() + interval '60 days')::text, false)")  # all is forgotten
+    action = longest_snapshot(services, row.document)
+    ((_, result, why),) = carry_out([action], services, Journal(tmp_path / "journal.jsonl"))
+    assert result is Result.STALE
+    assert "no version would keep what it was" in why
+    assert stored(services, row.document) == bad
 
 
 def test_who_tried_to_save_a_moment_ago_is_asked_first(

@@ -1,8 +1,9 @@
 """Writing a copy back into its document, so that nothing newer is overwritten and nothing older lost.
 
 Before: every copy is kept in the record, because a restore fires the version trigger, which deletes a free user's old
-versions. In one transaction: the row is locked, and must be what it was when the plan was made, content and time; the
-bad body is kept as a version, where none holds it. After: the stored hash is the copy's. No text stands in a plan.
+versions. In one transaction: the row is locked, and must be what it was when the plan was made, content and time, with
+no snapshot since; the bad body is kept as a version, and that version is seen to outlive the write. After: the stored
+hash is the copy's. No text stands in a plan.
 """
 
 from __future__ import annotations
@@ -23,8 +24,13 @@ TABLES = {
 SHA = "encode(sha256(convert_to({}::text, 'UTF8')), 'hex')"
 STATE = """
     select {stored} as stored, {copy} as copy, length(coalesce(d.content ->> 'html', '')) as stored_length,
-           length(coalesce(c.{column} ->> 'html', '')) as copy_length, d.word_count, d.updated_at::text as updated_at
-    from documents d left join {table} c on c.id = %(copy)s and c.document_id = d.id where d.id = %(document)s
+           length(coalesce(c.{column} ->> 'html', '')) as copy_length, d.word_count, d.updated_at::text as updated_at,
+           s.newest::text as newest_snapshot, s.newer as newer_snapshots
+    from documents d left join {table} c on c.id = %(copy)s and c.document_id = d.id
+    cross join lateral (
+      select max(created_at) as newest, count(*) filter (where created_at > c.created_at)::int as newer
+      from document_snapshots where document_id = d.id) s
+    where d.id = %(document)s
 """
 EVERYTHING = """
     select 'document' as kind, d.id::text as document, null as copy, d.updated_at::text as at, d.title,
@@ -49,13 +55,15 @@ ATTEMPTED = f"""
         or exists (select from autosave_failures
                    where created_at > now() - interval '{QUIET}' and document_id = %(document)s) as lately
 """  # noqa: S608  # our own words
+# Anew where only an old version holds it, which the write's own trigger may forget.
 KEEP_BAD = """
     insert into document_versions (document_id, user_id, version_number, title, content, word_count)
     select d.id, d.user_id,
            1 + coalesce((select max(version_number) from document_versions v where v.document_id = d.id), 0),
            d.title, d.content, d.word_count
     from documents d where d.id = %(document)s
-      and not exists (select from document_versions v where v.document_id = d.id and v.content = d.content)
+      and not exists (select from document_versions v where v.document_id = d.id and v.content = d.content
+                      and v.created_at > now() - interval '7 days')
 """
 WRITE = """
     update documents d set content = c.{column}, word_count = coalesce(
@@ -63,11 +71,13 @@ WRITE = """
       regexp_count(regexp_replace(coalesce(c.{column} ->> 'html', ''), '<[^>]*>', ' ', 'g'), '\\S+'))
     from {table} c where d.id = %(document)s and c.id = %(copy)s and c.document_id = d.id
 """
+HOLDS = f"""
+    select id from document_versions
+    where document_id = %(document)s and {SHA.format("content")} = %(stored)s limit 1
+"""  # noqa: S608  # our own words
 GO_BACK = f"""
     update documents d set content = v.content, word_count = %(words)s from document_versions v
-    where d.id = %(document)s and v.id = (
-      select id from document_versions
-      where document_id = %(document)s and {SHA.format("content")} = %(stored)s limit 1)
+    where d.id = %(document)s and v.id = ({HOLDS})
 """  # noqa: S608  # our own words
 
 
@@ -136,14 +146,16 @@ class Restore(Change):
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         table, column = TABLES[of["kind"]]
-        values = {"document": of["document"], "copy": of["copy"]}
+        values = {"document": of["document"], "copy": of["copy"], "stored": before["stored"]}
         with services.database.transaction() as cursor:
             self._hold(cursor, of, before["stored"])
             now = cursor.execute(_state(of["kind"]), values).fetchone()
-            if now["updated_at"] != of["updated_at"] or now["copy"] != before["copy"]:
+            if now != {**before, "updated_at": of["updated_at"]}:
                 raise Refused(f"document {of['document']} was saved since the plan was made; not touched.")
             cursor.execute(KEEP_BAD, values)
             cursor.execute(WRITE.format(table=table, column=column), values)
+            if not cursor.execute(HOLDS, values).fetchone():
+                raise Refused(f"document {of['document']}: no version would keep what it was; not touched.")
 
     def undo(self, services: Any, of: Arguments, before: Any, after: Any, key: str) -> None:
         with services.database.transaction() as cursor:
@@ -171,5 +183,7 @@ class Restore(Change):
     def by_hand(self, of: Arguments, before: Any) -> str:
         table, column = TABLES[of["kind"]]
         where = f"d.id = '{of['document']}' and c.id = '{of['copy']}' and d.updated_at = '{of['updated_at']}'"
+        since = before["newest_snapshot"] or "-infinity"
+        where += f" and not exists (select from document_snapshots where document_id = d.id and created_at > '{since}')"
         # For a person to read and to run, never for us.
         return f'psql "$DATABASE_URL" -c "update documents d set content = c.{column} from {table} c where {where}"'  # noqa: S608
