@@ -47,14 +47,6 @@ COUNT = """
     update user_profiles p set ai_words_used_this_month = ai_words_used_this_month + added.words_generated
     from added where p.id = added.user_id
 """
-# A counter that was reset since then no longer holds these words.
-DISCOUNT = """
-    with gone as (delete from ai_usage where id = %s returning user_id, words_generated, created_at)
-    update user_profiles p set ai_words_used_this_month = ai_words_used_this_month - gone.words_generated
-    from gone where p.id = gone.user_id and gone.created_at >=
-      case when p.subscription_status in ('active', 'trialing')
-           then coalesce(p.subscription_current_period_start, p.ai_words_reset_date) else p.ai_words_reset_date end
-"""
 RIGHT = "update (status, result, error) on ai_background_tasks"
 USAGE = uuid.UUID(
     "6f70736b-6974-4a1e-8f00-000000000000"
@@ -133,14 +125,12 @@ class Settle:
     def undo(self, services: Any, of: Arguments, before: Any, after: Any, key: str) -> None:
         with services.database.transaction() as cursor:
             cursor.execute(
-                "update ai_background_tasks set status = %s, error = %s, result = null "
-                "where id = %s and status = %s and error is not distinct from %s",
+                "update ai_background_tasks set status = %s, error = %s "
+                "where id = %s and status = %s and error is not distinct from %s and result is null",
                 (before["status"], before["error"], of["task"], after["status"], after["error"]),
             )
             if cursor.rowcount != 1:
                 raise Refused(f"task {of['task']} has changed since; not touched.")
-            if after["counted"] and not before["counted"]:
-                cursor.execute(DISCOUNT, (usage_id(of["task"]),))
 
     def by_hand(self, of: Arguments, before: Any) -> str:
         unchanged = "status in ('queued', 'running')"
@@ -152,8 +142,9 @@ class Settle:
 class StoreResult(Settle, Change):
     name = "tasks.store_result"
     title = "Task {task:.8}: store the finished result {response}, and count its words"
-    right = f"{RIGHT}; insert, delete on ai_usage; update (ai_words_used_this_month) on user_profiles"
+    right = f"{RIGHT}; insert on ai_usage; update (ai_words_used_this_month) on user_profiles"
     ends_as = "succeeded"
+    final = "the provider forgets within minutes what was paid for: the result stays, and its words stay counted"
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         found = services.providers.response(of["response"])
