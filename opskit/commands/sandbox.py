@@ -69,8 +69,8 @@ def status(name: str) -> Reply:
         facts = found.status()
     broken = f"broken by {facts['scenario']}" if facts["scenario"] else "nothing is broken"
     lines = [f"Sandbox {name!r}, company {facts['seed']}: {broken}; the database is {facts['database']}."]
-    lines += [f"{service:<10} {address}" for service, address in facts["addresses"].items()]
-    lines += [f"{'database':<10} {facts['database_address']}", f"{'environment':<10} {facts['environment']}"]
+    places = {"database": facts["database_address"], **{what: facts[what] for what in ("environment", "migrations")}}
+    lines += [f"{what:<11} {place}" for what, place in {**facts["addresses"], **places}.items()]
     return Reply({"running": True, **facts}, "\n".join(lines))
 
 

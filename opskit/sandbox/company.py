@@ -217,6 +217,7 @@ def status(company: Company) -> dict[str, Any]:
         "webhook_endpoint": app_endpoint(world),
         "addresses": world.addresses,
         "environment": str(company.folder / "environment.yaml"),
+        "migrations": str(migrations.place(company.folder)),
         "customers": len(world.stripe.customers),
         "events": len(world.stripe.events),
     }

@@ -60,7 +60,9 @@ def play_by_hand(world: World, scenario: Scenario) -> list[str]:
     done = []
     for step in scenario.by_hand:
         for name in step.model_fields_set:
-            done.append(f"{name} {getattr(step, name)}")
+            value = getattr(step, name)
+            said = ", ".join(one.what for one in value) if name == "happenings" else value
+            done.append(f"{name} {said}")
         _do(world, scenario, step)
     return done
 

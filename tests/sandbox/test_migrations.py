@@ -201,7 +201,8 @@ def test_a_sandbox_brings_its_folder_back(company: sandbox.Sandbox, tmp_path: Pa
     assert (place / NEW).read_text() == "alter table documents add slug text"
     before = company.state()
     (place / "20251102000000_by_somebody.sql").write_text("select 1;\n")
-    company.by_hand()
+    assert company.by_hand() == ["happenings change_folder"]
+    assert company.status()["migrations"] == str(place)
     changed = company.changes(before)
     assert {one["key"]: one["kind"] for one in changed["allowed"]} == {
         "20251102000000_by_somebody.sql": "added",
