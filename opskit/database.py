@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import psycopg
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from opskit.errors import CannotTell, Denied, Faulty, Refused, ServiceError, Unreachable
@@ -118,6 +121,40 @@ class Database:
             yield cursor
 
     @contextmanager
+    def session(self, silence: float | None = None) -> Iterator[Session]:
+        """A connection of its own that may change things, for what does not fit into one transaction.
+
+        `silence`: seconds after which it is cut, where one statement may take longer than usual.
+        """
+        if "change" not in self._passwords:
+            raise Refused("database: this run holds no credential for changing anything there.")
+        try:
+            connection = self._connect("change")
+        except psycopg.Error as error:
+            raise _ours(error) from None
+        with closing(connection):
+            yield Session(connection, silence)
+
+    def dump(self, program: Path, *options: str) -> str:
+        """The definitions of what is in it, as pg_dump writes them: no row of data. Takes ACCESS SHARE locks.
+
+        Raises ServiceError where it could not see everything.
+        """
+        target = f"--dbname={make_conninfo(self._address, user=self._users['read'] or '')}"
+        command = [str(program), "--schema-only", f"--lock-wait-timeout={LOCK_TIMEOUT}", *options, target]
+        secret = {"PGPASSWORD": self._passwords["read"], "PGAPPNAME": self._name}
+        try:
+            done = subprocess.run(
+                command, env={**os.environ, **secret}, capture_output=True, text=True, timeout=300, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise Unreachable("database", f"its schema could not be copied: {type(error).__name__}.") from None
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
+            raise Faulty("database", f"its schema could not be copied: {said}.")
+        return done.stdout
+
+    @contextmanager
     def locked(self, holder: str) -> Iterator[int]:
         """Hold the database's one lock for changes, on a connection of its own; answers that connection's backend.
 
@@ -191,13 +228,34 @@ class Database:
             connection.close()
 
 
+class Session:
+    """One connection that sends each statement as it is. Nothing is begun, committed or tried again by itself."""
+
+    def __init__(self, connection: psycopg.Connection[Row], silence: float | None) -> None:
+        self._connection, self._silence = connection, silence
+
+    def execute(self, sql: str, **values: Any) -> list[Row]:
+        """The rows that a statement finds. Raises ServiceError, with its `sqlstate`."""
+        try:
+            with _impatiently(self._connection, self._silence):
+                cursor = self._connection.execute(sql.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            raise _ours(error) from None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no transaction is open."""
+        return self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+
 @contextmanager
-def _impatiently(connection: psycopg.Connection[Row]) -> Iterator[None]:
+def _impatiently(connection: psycopg.Connection[Row], silence: float | None = None) -> Iterator[None]:
     """Cut the connection when the server is silent for too long: its own timeouts are no use where it is stuck, or
     where the network swallows everything.
     """
     with socket.socket(fileno=os.dup(connection.fileno())) as line:
-        timer = threading.Timer(SILENCE, line.shutdown, [socket.SHUT_RDWR])
+        timer = threading.Timer(silence or SILENCE, line.shutdown, [socket.SHUT_RDWR])
         timer.start()
         try:
             yield
@@ -231,6 +289,12 @@ def _holder(connection: psycopg.Connection[Row]) -> str:
 
 
 def _ours(error: psycopg.Error) -> ServiceError:
+    found = _named(error)
+    found.sqlstate = error.sqlstate
+    return found
+
+
+def _named(error: psycopg.Error) -> ServiceError:
     said = (error.diag.message_primary or str(error)).split("\n")[0]
     match error:
         case psycopg.errors.InsufficientPrivilege() if "row-level security" in said:

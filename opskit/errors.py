@@ -39,6 +39,8 @@ class CannotTell(OpskitError):
 class ServiceError(CannotTell):
     """An outside system did not let us look."""
 
+    sqlstate: str | None = None  # what a database says it was
+
     def __init__(self, service: str, message: str = "", remedy: str = "", status: int | None = None) -> None:
         self.service = service
         self.status = status

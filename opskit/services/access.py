@@ -1,0 +1,118 @@
+"""Whom row-level security lets do what with a row, tried on a scratch copy of a schema.
+
+A row is made that belongs to one user; its owner, a stranger and somebody without a session then try to read and
+change it. Only a scratch database is used: all of it is undone there, and none of it is real.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pandas as pd
+
+from opskit.database import Session
+from opskit.errors import ServiceError
+
+OWNER, STRANGER = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
+WHO = {"owner": ("authenticated", OWNER), "stranger": ("authenticated", STRANGER), "anonymous": ("anon", None)}
+COLUMNS = ["table", "command", "who", "allowed"]
+# Tables whose rows belong to somebody: by a column of the usual names, or by their own key.
+OWNED = """
+    select c.oid::regclass::text as table, a.attname as column,
+           (select attname from pg_attribute o where o.attrelid = c.oid and o.attnum > 0 and not o.attisdropped
+            and o.attgenerated = '' order by o.attnum limit 1) as first
+    from pg_class c join pg_attribute a on a.attrelid = c.oid and not a.attisdropped and a.atttypid = 'uuid'::regtype
+    where c.relkind in ('r', 'p') and c.relnamespace = 'public'::regnamespace
+      and (a.attname in ('user_id', 'owner_id', 'author_id', 'created_by')
+           or exists (select from pg_constraint k where k.conrelid = c.oid and k.contype = 'f'
+                      and k.confrelid = to_regclass('auth.users') and k.conkey = array[a.attnum]))
+    order by 1, a.attname <> 'user_id', 2
+"""
+KEYS = """
+    select quote_ident(a.attname) as name, format_type(a.atttypid, a.atttypmod) as type, a.attnotnull as required,
+           coalesce(i.indisprimary, false) as key
+    from pg_attribute a left join pg_index i on i.indrelid = a.attrelid and i.indisprimary and a.attnum = any(i.indkey)
+    where a.attrelid = %(table)s::regclass and a.attnum > 0 and not a.attisdropped
+"""
+CHECKS = """
+    select quote_ident(conname) as name from pg_constraint where conrelid = %(table)s::regclass and contype = 'c'
+"""
+SAMPLES = {  # of key columns; another type takes its default, or the table cannot be tried
+    "uuid": "gen_random_uuid()", "text": "''", "integer": "1", "bigint": "1", "smallint": "1", "date": "now()",
+    "timestamp with time zone": "now()",
+}  # fmt: skip
+
+
+def matrix(session: Session) -> pd.DataFrame:
+    """table, command, who, allowed (None: could not be tried), for every table in public whose rows have owners."""
+    seen: dict[str, tuple[str, str]] = {}
+    for row in session.execute(OWNED):
+        seen.setdefault(row["table"], (row["column"], row["first"]))
+    rows = [line for table, (column, first) in seen.items() for line in _of_table(session, table, column, first)]
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"allowed": object})
+
+
+def _of_table(session: Session, table: str, column: str, first: str) -> Iterator[tuple[str, str, str, bool | None]]:
+    commands = {
+        "select": f"select 1 from {table}",  # noqa: S608  # names come from the catalogue, quoted
+        "insert": "",
+        "update": f'update {table} set "{first}" = "{first}"',  # noqa: S608
+        "delete": f"delete from {table}",  # noqa: S608
+    }
+    session.execute("begin")
+    try:
+        insert = _prepare(session, table, column)
+        for command, sql in commands.items():
+            for who in WHO:
+                yield table, command, who, _try(session, insert, sql, who)
+    except ServiceError:  # a table that takes no row of ours
+        yield from ((table, command, who, None) for command in commands for who in WHO)
+    finally:
+        session.execute("rollback")
+
+
+def _prepare(session: Session, table: str, column: str) -> str:
+    """Make the table take a row that holds little more than its owner; the statement that adds one."""
+    session.execute("set local session_replication_role = replica")  # no triggers, no foreign keys
+    columns = session.execute(KEYS, table=table)
+    for row in session.execute(CHECKS, table=table):
+        session.execute(f"alter table {table} drop constraint {row['name']}")
+    for row in columns:
+        if row["required"] and not row["key"]:
+            session.execute(f"alter table {table} alter column {row['name']} drop not null")
+    filled = {row["name"]: SAMPLES.get(row["type"], "default") for row in columns if row["key"]}
+    filled[column] = f"'{OWNER}'"
+    return f"insert into {table} ({', '.join(filled)}) values ({', '.join(filled.values())})"  # noqa: S608
+
+
+def _try(session: Session, insert: str, sql: str, who: str) -> bool:
+    """Whether one of them gets through: a denial is either an error or no row."""
+    role, user = WHO[who]
+    claims = json.dumps({"sub": user, "role": role} if user else {"role": role})
+    session.execute("savepoint tried")
+    try:
+        if sql:
+            session.execute(insert)
+        session.execute("select set_config('request.jwt.claims', %(claims)s, true)", claims=claims)
+        session.execute(f"set local role {role}")
+        if not sql:
+            session.execute(insert)
+            return True
+        counted = sql if sql.startswith("select") else f"{sql} returning 1"
+        return bool(session.execute(counted))
+    except ServiceError:
+        return False
+    finally:
+        session.execute("rollback to savepoint tried")
+
+
+def exposed(found: pd.DataFrame) -> pd.DataFrame:
+    """Where somebody else than its owner gets at a row."""
+    return found[(found.who != "owner") & (found.allowed == True)]  # noqa: E712  # None is a third answer
+
+
+def changed(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """What is allowed after and was not before, or the other way round; a new table was closed before."""
+    both = before.merge(after, on=COLUMNS[:3], how="right", suffixes=("_before", "_after"))
+    return both[both.allowed_before.where(both.allowed_before.notna(), False) != both.allowed_after]

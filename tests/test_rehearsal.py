@@ -1,0 +1,135 @@
+"""Migrations rehearsed in a scratch database: what fails, what it locks, whom it lets in."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import everything
+
+from opskit.database import Database
+from opskit.errors import CannotTell
+from opskit.sandbox import Sandbox
+from opskit.services import access, catalog, migrations, rehearsal, scratch
+from opskit.services.rehearsal import Rehearsal
+from opskit.services.statements import File
+
+OWNER = "postgres"
+
+
+@pytest.fixture(scope="module")
+def target(standing: Sandbox, state: Path) -> Iterator[Database]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPSKIT_STATE", str(state))
+        found = everything(standing.name)[1].database
+    yield found
+    found.close()
+
+
+def files(folder: Path, *texts: str) -> list[File]:
+    for number, text in enumerate(texts):
+        (folder / f"2027010100000{number}_f{number}.sql").write_bytes(text.encode())
+    return list(migrations.read(folder).files)
+
+
+def rehearse(target: Database, folder: Path, *texts: str, base: str = "target") -> Rehearsal:
+    return rehearsal.rehearse(target, OWNER, files(folder, *texts), base)
+
+
+def test_one_report_names_every_failing_file_with_its_statement(target: Database, tmp_path: Path) -> None:
+    found = rehearse(
+        target,
+        tmp_path,
+        "create table fresh (id int);\nselect 1;\n\nalter table documents add column title text;",
+        "alter table fresh add column more int;",  # what came before the error is there for it
+        "select 1;\nselct 2;",
+        "select * from nowhere;",
+        "create index concurrently fresh_more on fresh (more);\nselect 1;",
+        "begin; create table own (id int); commit; create table own (id int);",
+    )
+    assert found.notes == []
+    told = found.tried[["verdict", "line", "sqlstate"]].itertuples(index=False, name=None)
+    assert list(told) == [
+        ("fails", 4, "42701"),
+        ("passes", 0, ""),
+        ("fails", 2, ""),
+        ("fails", 1, "42P01"),
+        ("passes", 0, ""),
+        ("fails", 1, "42P07"),
+    ]
+
+
+def test_locks_are_those_really_taken(target: Database, tmp_path: Path) -> None:
+    found = rehearse(
+        target,
+        tmp_path,
+        "create table fresh (id uuid references documents (id));\ncreate index on fresh (id);",
+        "create index i on documents (title);\nalter table documents add column a int;",
+        "update documents set title = title where false;",
+    )
+    locks = found.locks[["file", "line", "table", "mode"]].itertuples(index=False, name=None)
+    assert list(locks) == [
+        ("20270101000000_f0.sql", 1, "public.documents", "ShareRowExclusiveLock"),
+        ("20270101000001_f1.sql", 1, "public.documents", "ShareLock"),
+        ("20270101000001_f1.sql", 2, "public.documents", "AccessExclusiveLock"),
+    ]
+
+
+def test_a_missing_extension_is_not_the_files_fault(target: Database, tmp_path: Path) -> None:
+    texts = ("create extension postgis;", "create table places (at geography);", "select 1;")
+    assert list(rehearse(target, tmp_path, *texts).tried.verdict) == ["could not rehearse"] * 2 + ["passes"]
+
+
+def test_the_owner_is_no_superuser_there_either(target: Database, tmp_path: Path) -> None:
+    assert list(rehearse(target, tmp_path, "alter table auth.users add column x int;").tried.sqlstate) == ["42501"]
+
+
+def test_whom_the_policies_let_in_before_and_after(target: Database, tmp_path: Path) -> None:
+    found = rehearse(
+        target,
+        tmp_path,
+        "create policy everybody on document_versions for select to anon, authenticated using (true);",
+        "create table notes (id int primary key, user_id uuid not null);",
+    )
+    assert access.exposed(found.before).empty
+    assert found.before[(found.before.who == "owner") & (found.before.command == "select")].allowed.all()
+    opened = access.exposed(access.changed(found.before, found.after).rename(columns={"allowed_after": "allowed"}))
+    seen = set(opened[["table", "command", "who"]].itertuples(index=False, name=None))
+    assert {("document_versions", "select", "stranger"), ("document_versions", "select", "anonymous")} <= seen
+    assert {(t, w) for t, c, w in seen if c == "delete"} == {("notes", "stranger"), ("notes", "anonymous")}
+
+
+def test_a_new_project_begins_with_what_supabase_brings(target: Database, standing: Sandbox, tmp_path: Path) -> None:
+    shipped = migrations.read(standing.folder / "supabase" / "migrations").files
+    found = rehearsal.rehearse(target, OWNER, shipped, "empty")
+    assert list(found.tried.verdict) == ["passes"] * 7
+    assert found.locks.empty
+
+
+def test_what_was_applied_makes_what_the_target_holds(target: Database, standing: Sandbox, tmp_path: Path) -> None:
+    shipped = migrations.read(standing.folder / "supabase" / "migrations").files
+    found = catalog.read(target.rows)
+    pending = files(tmp_path, "alter table documents add column slug text;\nset lock_timeout = '2s';", "select 1;")
+    played = rehearsal.replay(target, OWNER, shipped, pending, found)
+    assert played.notes == []
+    assert catalog.difference(played.expected, found).empty
+    assert played.present == {pending[0].version: [False, None], pending[1].version: [None]}
+    missing = catalog.difference(played.with_pending, found)
+    assert list(missing.itertuples(index=False, name=None)) == [("column", "public.documents.slug", "missing")]
+
+
+def test_nothing_is_left_of_a_scratch_server(target: Database, tmp_path: Path) -> None:
+    with scratch.server(scratch.choose(18)) as open_database, open_database("postgres").session() as session:
+        (home,) = session.execute("select current_setting('unix_socket_directories') as home")
+        assert Path(home["home"]).is_dir()
+    assert not Path(home["home"]).exists()
+    shown = subprocess.run(["ps", "-ww", "-eo", "args="], capture_output=True, text=True, check=True).stdout
+    assert home["home"] not in shown
+
+
+def test_without_any_postgresql_it_could_not_be_rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "installed", lambda: ())
+    with pytest.raises(CannotTell, match="could not rehearse: no PostgreSQL"):
+        scratch.choose(18)
