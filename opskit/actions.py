@@ -55,6 +55,7 @@ class Action:
     by_hand: str = ""
     manual: bool = False
     removes_access: bool = False
+    after: Sequence[str] = ()  # ids of the actions that must be done before it may begin
 
     @property
     def id(self) -> str:
@@ -62,7 +63,8 @@ class Action:
         return digest([self.name, self.arguments])[7:23]
 
     def data(self) -> dict[str, Json]:
-        return asdict(self)
+        found = asdict(self)
+        return found if self.after else {key: value for key, value in found.items() if key != "after"}
 
 
 class Change:
@@ -135,13 +137,23 @@ def carry_out(
     for action in approved:
         if past.result(action) not in (None, *UNFINISHED):
             continue
-        if wait := may_begin(action):
+        if wait := _waits_for(action, approved, past) or may_begin(action):
             yield action, *_end(journal, action, Result.WAITING, wait)
             continue
         result, why = _carry_out_one(action, past, services, journal)
+        past.results[action.id] = result
         yield action, result, why
         if result.stops:
             return
+
+
+def _waits_for(action: Action, approved: Sequence[Action], past: Past) -> str:
+    """Which of the actions before it are not done yet, in words; empty: none."""
+    if not action.after:
+        return ""
+    titles = {one.id: one.title for one in approved}
+    done = {key for key, result in past.results.items() if result.good}
+    return "; ".join(f"first: {titles.get(key, key)}" for key in action.after if key not in done)
 
 
 class Past:
@@ -159,9 +171,10 @@ class Past:
                 self.ended[event["action"]] = event
             elif event["event"] == "undo.ended":
                 self.undone[event["action"]] = event
+        self.results = {key: Result(event["result"]) for key, event in self.ended.items()}
 
     def result(self, action: Action) -> Result | None:
-        return Result(self.ended[action.id]["result"]) if action.id in self.ended else None
+        return self.results.get(action.id)
 
     def taken_back(self, action: Action) -> bool:
         return action.id in self.undone and Result(self.undone[action.id]["result"]).good

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,14 @@ class Plan:
     def __post_init__(self) -> None:
         self._ids = {action.id for action in self.actions}
 
-    def add(self, action: Action) -> None:
-        """Append an action, once: the same change of the same thing is not planned twice."""
+    def add(self, action: Action, after: Sequence[Action] = ()) -> None:
+        """Append an action, once: the same change of the same thing is not planned twice.
+
+        It waits until those it comes `after` are done.
+        """
         if (key := action.id) not in self._ids:
             self._ids.add(key)
-            self.actions.append(action)
+            self.actions.append(replace(action, after=[one.id for one in after]) if after else action)
 
     def redact(self, redactor: Redactor) -> None:
         """Take known secrets out of it, before anything rests on its digest."""
@@ -65,8 +68,15 @@ class Plan:
     def _text(self, shown: list[Action]) -> str:
         if not self.actions:
             return "The plan is empty: nothing to change."
-        lines = [f"{n:>4}  {a.title}{_marks(a)}" for n, a in enumerate(shown, 1)]
+        lines = [f"{n:>4}  {a.title}{self._marks(a)}" for n, a in enumerate(shown, 1)]
         return "\n".join([f"Plan of {len(self)} actions, {self.digest[:19]}", *lines, *self._more(shown)])
+
+    def _marks(self, action: Action) -> str:
+        marks = ["by hand"] * action.manual + ["REMOVES ACCESS"] * action.removes_access
+        if action.after:
+            first = (str(n) for n, one in enumerate(self.actions, 1) if one.id in action.after)
+            marks.append(f"after {', '.join(first)}")
+        return f"  ({', '.join(marks)})" if marks else ""
 
     def _more(self, shown: list[Action]) -> list[str]:
         left = len(self) - len(shown)
@@ -82,7 +92,7 @@ class Plan:
         head = self.actions[:HEAD]
         rows = "".join(
             f"<tr><td>{n}</td><td style='text-align:left'>{html.escape(a.title)}</td>"
-            f"<td style='text-align:left'>{html.escape(_marks(a).strip())}</td></tr>"
+            f"<td style='text-align:left'>{html.escape(self._marks(a).strip())}</td></tr>"
             for n, a in enumerate(head, 1)
         )
         more = "".join(f"<p>{line}</p>" for line in self._more(head))
@@ -90,11 +100,6 @@ class Plan:
             f"<p><b>Plan of {len(self)} actions</b> <code>{self.digest[:19]}</code></p>"
             f"<table><thead><tr><th></th><th>Action</th><th></th></tr></thead><tbody>{rows}</tbody></table>{more}"
         )
-
-
-def _marks(action: Action) -> str:
-    marks = ["by hand"] * action.manual + ["REMOVES ACCESS"] * action.removes_access
-    return f"  ({', '.join(marks)})" if marks else ""
 
 
 def load(path: Path) -> Plan:

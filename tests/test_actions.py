@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,25 @@ def undone(*actions: Action, shelf: Shelf, journal: Journal) -> list[tuple[str, 
 
 def kinds(journal: Journal) -> list[str]:
     return [event["event"] for event in journal.read()]
+
+
+# An order.
+
+
+def test_what_comes_after_a_step_by_hand_waits_until_that_is_done(shelf: Shelf, journal: Journal) -> None:
+    step = put("cause", change=Ask)
+    text = replace(put("text"), after=[step.id])
+    waiting = list(carry_out([step, text, put("other")], shelf, journal))
+    assert [result for _, result, _ in waiting] == [Result.WAITING, Result.WAITING, Result.DONE]
+    assert waiting[1][2] == f"first: {step.title}"
+    assert shelf.done == ["other"]
+    shelf.write("cause", "new")
+    assert results(step, text, put("other"), shelf=shelf, journal=journal) == [Result.DONE, Result.DONE]
+    assert shelf.read("text") == "new"
+
+
+def test_what_comes_after_something_that_is_not_in_the_plan_waits(shelf: Shelf, journal: Journal) -> None:
+    assert results(replace(put("text"), after=["elsewhere"]), shelf=shelf, journal=journal) == [Result.WAITING]
 
 
 # Planning.

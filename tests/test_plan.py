@@ -34,6 +34,20 @@ def test_the_same_change_of_the_same_thing_is_planned_once() -> None:
     assert len(one) == 2
 
 
+def test_a_plan_says_what_waits_for_what(tmp_path: Path) -> None:
+    one = plan(action(manual=True))
+    one.add(action("b.do"), after=one.actions)
+    assert "Do <it>  (after 1)" in repr(one)
+    assert "after 1" in one._repr_html_()
+    one.save(tmp_path / "plan.json")
+    again = plans.load(tmp_path / "plan.json")
+    assert (again.actions[1].after, again.digest) == ([one.actions[0].id], one.digest)
+
+
+def test_a_plan_without_an_order_keeps_the_digest_that_it_always_had() -> None:
+    assert "after" not in action().data()
+
+
 def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     one = plan(action(arguments={"ü": [1, None]}, before=None), action("b", manual=True, removes_access=True))
     one.save(tmp_path / "plan.json")
@@ -57,6 +71,7 @@ DIFFERENT = {
     "another title": plan(action(title="Do that"), action("b.do")),
     "another command": plan(action(by_hand="rm"), action("b.do")),
     "manual": plan(action(manual=True), action("b.do")),
+    "another order of things": plan(action(), action("b.do", after=[action().id])),
     "a removal": plan(action(removes_access=True), action("b.do")),
     "one less": plan(action()),
     "one more": plan(action(), action("b.do"), action("c.do")),

@@ -72,6 +72,28 @@ class Vercel:
         target = (project.get("targets") or {}).get("production") or {}
         return target.get("id")
 
+    def live_since(self) -> datetime:
+        """When what is live went live: built then, or promoted or rolled back to later."""
+        project = self.http.read(f"/v9/projects/{self.project}", {**self.team, "rollbackInfo": "true"}).body
+        target = project["targets"]["production"]
+        last = project.get("lastAliasRequest") or {}
+        served = last.get("toDeploymentId") == target["id"] and last.get("jobStatus") == "succeeded"
+        return _time(last["requestedAt"] if served else target["createdAt"])
+
+    def blamed(self, lines: pd.DataFrame) -> pd.DataFrame:
+        """The builds that some lines of the log came from, what is live, and the last one built before each.
+
+        Newest first, as `deployments` gives them, with `lines`: how many came from each.
+        """
+        counts = lines.deployment.value_counts()
+        known = self.deployments(lines["at"].min())
+        if len(oldest := known[known.deployment.isin(counts.index)].created):
+            known = self.deployments(oldest.min() - timedelta(milliseconds=1))  # and the one before
+        known = known.assign(lines=known.deployment.map(counts).fillna(0).astype(int))
+        known = known[(known.state == "READY") | known.live | (known.lines > 0)].reset_index(drop=True)
+        asked = known.live | (known.lines > 0)
+        return known[asked | asked.shift(fill_value=False)].reset_index(drop=True)
+
     def variables(self) -> pd.DataFrame:
         """Production's environment variables, latest change first: id, key, type, updated. No values."""
         query = {**self.team, "target": "production"}
@@ -126,6 +148,21 @@ class Vercel:
         """Have a person put another deployment live than the one that fails. `advice` says what to mend in it."""
         return ReplaceDeployment().plan({"failing": failing, "advice": advice}, {"live": failing})
 
+    def go_back(self, builds: pd.DataFrame, advice: str) -> Action | None:
+        """Have a person put back the build from before the failing one; None where what is live has not failed.
+
+        `builds` is what `blamed` told. `advice` says what else would help.
+        """
+        live = builds[builds.live & (builds.lines > 0)]
+        if not len(live):
+            return None
+        failing = live.iloc[0]
+        good = builds[(builds.created < failing.created) & (builds.lines == 0)]
+        back_to = {"id": good.deployment.iloc[0], "is": _said_of(good.iloc[0])} if len(good) else None
+        target = f"go back to {back_to['id']} ({back_to['is']}), or " if back_to else ""
+        of = {"failing": failing.deployment, "advice": f"{target}{advice}", "back_to": back_to}
+        return ReplaceDeployment().plan(of, {"live": failing.deployment})
+
     def set_variable(self, key: str, value: str) -> Action:
         """Set a variable of production that holds no secret. What runs sees it only after a new build.
 
@@ -148,6 +185,10 @@ def _said(line: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
         return context["operation"], context.get("eventId") or context.get("event_id"), context.get("code")
     except (ValueError, KeyError, TypeError):
         return None, None, None
+
+
+def _said_of(build: Any) -> str:
+    return f"built {build.created:%Y-%m-%d %H:%M} UTC, “{' '.join(build.message.split())[:60]}”"
 
 
 def _message(deployment: dict[str, Any]) -> str:
@@ -175,4 +216,7 @@ class ReplaceDeployment(Change):
         return bool(now["live"] != before["live"])
 
     def by_hand(self, of: Arguments, before: Any) -> str:
-        return f"vercel redeploy {of['failing']}  # once it is mended; or go back: vercel rollback DEPLOYMENT"
+        if "back_to" not in of:
+            return f"vercel redeploy {of['failing']}  # once it is mended; or go back: vercel rollback DEPLOYMENT"
+        mended = "vercel deploy --prod  # the mended code, from its folder"
+        return f"vercel rollback {of['back_to']['id']}  # {of['back_to']['is']}" if of["back_to"] else mended
