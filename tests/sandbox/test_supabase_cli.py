@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,9 +13,11 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
+from migration_company import FOUND, REPAIRS, repair
 from npm import REPOSITORY, tool
 
-from opskit.sandbox import catalog, migrations, supabase
+from opskit.sandbox import Sandbox, catalog, migrations, supabase
 from opskit.sandbox.postgres import Postgres, clean
 from opskit.sandbox.serving import Serving, faulty
 from opskit.sandbox.supabase import SupabaseStore
@@ -61,6 +63,11 @@ TEXTS = {
     "not ours": "alter table auth.users add column nickname text;",
     "no syntax": "create table tags (id int);\ncreate tabel labels (id int);",
 }
+
+
+def sampled(names: Iterable[str]) -> list[Any]:
+    """One of three is quick; `make test-deep` tries them all."""
+    return [pytest.param(name, marks=[pytest.mark.deep] if number % 3 else []) for number, name in enumerate(names)]
 
 
 @dataclass(frozen=True)
@@ -206,7 +213,7 @@ def test_nothing_is_pushed_unless_somebody_says_yes(run: Run, database: Postgres
     assert found(database) == before
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", sampled(TEXTS))
 def test_a_push_of_ours_is_a_push_of_theirs(run: Run, database: Postgres, tmp_path: Path, name: str) -> None:
     files = hold(tmp_path, {NEW: TEXTS[name]})
     well = pushed(database, files)
@@ -267,3 +274,42 @@ def test_it_reads_the_database_over_the_api(ask: Run, database: Postgres) -> Non
     assert counted.code == 0, counted
     assert "4" in counted.out
     assert ask("db", "query", "--read-only", "drop table subscription_tier_limits").code != 0
+
+
+JUDGED = {  # what it says of a scenario when it is asked to push
+    "migrations-healthy": "Finished supabase db push",
+    "migrations-drift": "Remote database is up to date",  # it does not look
+    "migrations-invalid-index": "Remote database is up to date",
+    "migrations-constraint-against-data": "SQLSTATE 23514",
+    "migrations-lock-timeout": "SQLSTATE 55P03",
+    "migrations-partial-apply": "SQLSTATE 42P07",
+    "migrations-history-mismatch": "not found in local migrations directory",
+    "migrations-history-and-constraint": "not found in local migrations directory",
+    "migrations-postgres-down": "failed to connect",
+}
+
+
+def push_as_owner(tool: Path, company: Sandbox, home: Path) -> Said:
+    """With opskit's credential, which may become the owner."""
+    place = yaml.safe_load(company.environment.read_text())["services"]["database"]
+    password = (company.folder / "secrets" / "database_change").read_text()
+    address = place["address"].replace("//", f"//{place['change']['user']}:{password}@")
+    target = f"--remote={address}&options=-c%20role%3D{place['owner']}"
+    return called(tool, home, "db", "push", "--yes", "--workdir", str(company.folder), target)
+
+
+@pytest.mark.parametrize("name", sampled(JUDGED))
+def test_a_scenario_is_what_it_says(installed: Path, company: Sandbox, tmp_path: Path, name: str) -> None:
+    company.break_with(FOUND[name])
+    said = push_as_owner(installed, company, tmp_path)
+    assert JUDGED[name] in said.out + said.err
+    assert (said.code == 0) == (said.out != "")
+
+
+@pytest.mark.parametrize("name", sampled(name for name in REPAIRS if name in JUDGED))
+def test_a_repaired_scenario_leaves_nothing_to_push(
+    installed: Path, company: Sandbox, tmp_path: Path, name: str
+) -> None:
+    company.break_with(FOUND[name])
+    repair(company, name)
+    assert "Remote database is up to date" in push_as_owner(installed, company, tmp_path).out
