@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,19 @@ import pandas as pd
 from IPython import get_ipython
 from pydantic import BaseModel
 
-from opskit import actions, approval, checks, environment, guard, parameters, plan, provenance, redaction, unseen
+from opskit import (
+    actions,
+    approval,
+    checks,
+    environment,
+    guard,
+    parameters,
+    plan,
+    priorities,
+    provenance,
+    redaction,
+    unseen,
+)
 from opskit import display as looks
 from opskit.checks import Answer, Check
 from opskit.errors import CannotTell, Refused
@@ -112,6 +124,16 @@ class Run:
         return [c.name for c in self._checks.values() if c.answer is Answer.UNKNOWN and c.required]
 
     # Evidence.
+
+    def rate(self, priority: str, because: str) -> None:
+        """Say how urgent the incident is, and by when somebody must have responded; the postmortem takes it from here.
+
+        `priority` is CRITICAL, HIGH, MEDIUM or LOW. The clock begins with the parameter `detected_at`, or now.
+        """
+        detected = getattr(self.parameters, "detected_at", None) or datetime.now(UTC)
+        deadline = priorities.respond_by(detected, priority)
+        self.journal.write("priority", priority=priority, because=because, detected=detected.isoformat())
+        looks.say(f"{priority}, respond by {deadline:%Y-%m-%d %H:%M} UTC: {because}.")
 
     def show(self, thing: Any, title: str = "") -> None:
         """Show a table or a chart. A long table shows its head; the whole of it goes into an evidence file.

@@ -198,10 +198,12 @@ def test_a_postmortem_tells_the_night_from_its_records(opskit: Opskit, outputs: 
     [
         ("2026-11-23T03:05:00+00:00", "kept**, 45 min to spare"),
         ("2026-11-23T02:05:00+00:00", "missed**, 15 min too late"),
+        (None, "kept**, 1 h to spare"),  # it is counted from the first look
     ],
 )
 def test_the_response_clock_is_kept_or_missed(opskit: Opskit, outputs: Path, detected: str, clock: str) -> None:
-    Night(outputs, detected=detected).run(ended("healthy"), priority="HIGH")
+    rated = {"event": "priority", "priority": "HIGH", "because": "so", "detected": "2026-11-23T03:20:00+00:00"}
+    Night(outputs, detected=detected).run(rated, ended("healthy"))
     assert f"Response clock: {clock}" in told(opskit, outputs)
 
 

@@ -167,19 +167,17 @@ class Incident:
 
     @cached_property
     def detected(self) -> datetime | None:
-        given = [one.head.get("detected_at") or one.head["parameters"].get("detected_at") for one in self.records]
-        return min((datetime.fromisoformat(when) for when in given if when), default=None)
+        given = [one.head["parameters"].get("detected_at") for one in self.records]
+        rated = [event["detected"] for one in self.records for event in one.told("priority")]
+        found = list(filter(None, given)) or rated[:1]
+        return min((datetime.fromisoformat(when) for when in found), default=None)
 
     @cached_property
     def priority(self) -> str:
-        """As it was given, else as the Impact section found it, else as the runbook is catalogued; empty if neither."""
-        head, cells = self.telling.head, [json.dumps(cell) for cell in self.telling.section("Impact")]
+        """As the run found that tells most, else as the runbook is catalogued; empty if neither."""
         title = "".join("".join(cell["source"]) for cell in self.telling.cells[:1])
-        given = head.get("priority") or head["parameters"].get("priority") or ""
-        level = "|".join(priorities.RESPONSE)
-        seen = [m[1] for cell in cells for m in re.finditer(rf">priority</td>.{{0,80}}?>({level})<", cell, re.DOTALL)]
-        catalogued = re.findall(rf"\*\*Priority\*\*\s*\|\s*\**({level})", title)
-        return next(iter([*filter(None, [given]), *seen, *catalogued]), "")
+        catalogued = re.findall(rf"\*\*Priority\*\*\s*\|\s*\**({'|'.join(priorities.RESPONSE)})", title)
+        return next(iter([*(event["priority"] for event in self.telling.told("priority")[-1:]), *catalogued]), "")
 
     @property
     def respond_by(self) -> datetime | None:
