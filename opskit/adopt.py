@@ -6,6 +6,7 @@ notebook that was edited on the way is a valid record: what differs from the com
 
 from __future__ import annotations
 
+import ast
 import difflib
 import json
 import re
@@ -97,5 +98,25 @@ def _sources(nb: Any) -> dict[str, list[str]]:
     return {
         cell.id: [f"{line}\n" for line in cell.source.splitlines()]
         for cell in nb.cells
-        if not {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])) and cell.id != "verdict"
+        if not _only_sets_values(cell) and (cell.id, cell.cell_type) != ("verdict", "markdown")
     }
+
+
+def _only_sets_values(cell: Any) -> bool:
+    """Whether it is a cell of parameters, and does nothing but give names plain values."""
+    if cell.cell_type != "code" or not {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])):
+        return False
+    try:
+        for line in ast.parse(cell.source).body:
+            match line:
+                case ast.Assign(targets=[ast.Name()], value=value) | ast.AnnAssign(target=ast.Name(), value=value):
+                    ast.literal_eval(value or ast.Constant(None))
+                case ast.ImportFrom(module="typing" | "opskit.parameters", names=names) if not any(
+                    name.asname for name in names
+                ):
+                    pass
+                case _:
+                    return False
+    except (SyntaxError, ValueError):
+        return False
+    return True

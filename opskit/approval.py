@@ -17,6 +17,7 @@ from opskit import files, signatures
 from opskit.actions import Action, Change
 from opskit.errors import BadInput, Refused
 from opskit.plan import Plan
+from opskit.provenance import find_root
 
 VALID = timedelta(minutes=60)
 AHEAD = timedelta(minutes=5)  # by which the approver's clock may differ from ours
@@ -164,6 +165,18 @@ def require(approval: Approval | None, plan: Plan, now_for: dict[str, Any], run:
     if stale:
         raise Refused(f"the plan is stale: {', '.join(stale)} changed since it was made.", "Run the runbook again.")
     return approval
+
+
+def is_signed(approval: Approval) -> bool:
+    """Whether whoever it names has signed it, where the repository lists who may sign; elsewhere nobody can tell."""
+    try:
+        allowed = find_root() / signatures.ALLOWED
+    except BadInput:
+        return True
+    if not signatures.are_named(allowed):
+        return True
+    judged = signatures.judge(approval.text, approval.signature, signatures.APPROVAL, allowed, approval.given)
+    return judged.good and judged.who == approval.approver
 
 
 def require_signer(approval: Approval, allowed: Path, operator: str, *, production: bool) -> signatures.Judgement:

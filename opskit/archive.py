@@ -72,6 +72,8 @@ class Archive:
             if candidates := [run for run in serious if not applied or approved(run) is not None]:
                 self._require_newest(candidates[0])
                 return candidates[0]
+            what = "has carried out a plan" if applied else "is there"
+            raise BadInput(f"no run {what} yet in {self.outputs}.", "`opskit history` lists all, rehearsals too.")
         found = [folder for folder in runs if name and folder.name.startswith(name)]
         exact = [folder for folder in found if folder.name == name]
         if len(exact or found) == 1:
@@ -101,15 +103,16 @@ class Archive:
     def following(self, folder: Path, how: str) -> list[Path]:
         """The runs that began to apply, resume or undo this one (`how`: applies, resumes, undoes), newest first."""
         name = about(folder)["run"]  # whatever a copy of its folder is called
-        return [
-            run
-            for run in self.runs()
-            if about(run).get(how) == name
-            and any(
-                event["event"] in BEGINNINGS and "carried_over" not in event
-                for event in journal.read(run / record.JOURNAL)
-            )
-        ]
+        return [run for run in self.runs() if about(run).get(how) == name and _has_begun(run)]
+
+    def followers(self) -> dict[str, list[tuple[str, str]]]:
+        """For each run that others followed: how (applies, resumes, undoes), and which, oldest first."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        for run in reversed(self.runs()):
+            for how in FOLLOWING:
+                if other := about(run).get(how):
+                    found.setdefault(other, []).append((how, run.name))
+        return found
 
     def lost(self, incident: str) -> list[Path]:
         """Runs of an incident that died while changing things, and that nobody has resumed or taken back."""
@@ -124,6 +127,28 @@ class Archive:
         undos = (run for run in self.runs() if about(run).get("undoes") == folder.name)
         return next((run for run in undos if summary(run)["outcome"] == Outcome.UNDONE), None)
 
+    def begun(self, folder: Path) -> Path:
+        """Where it is noted, before anything is done, which run begins to carry out a run's plan."""
+        head = about(folder)  # whatever a copy of its folder is called, and wherever that lies
+        return Path(self.outputs, head["incident"], "approvals", f"{head['run']}.begun.json")
+
+    def carried_out(self, folder: Path) -> str:
+        """Why the plan of a run counts as carried out; empty where it certainly was not."""
+        proposed = plan.load(folder / "plan.json").digest
+        for run in self.runs():
+            word = approval.load(run / "approval.json")
+            if word and word.plan == proposed and _has_begun(run):
+                return f"{run.name} has carried out this plan already"
+        note = self.begun(folder)
+        if commits.is_gone(self.outputs):
+            return "the archive's history is gone, so nobody can see whether this plan was carried out"
+        if not note.exists() and not commits.knows(self.outputs, note):
+            return ""
+        began = noted(note)
+        if any(about(one)["run"] == began for one in self.runs()):  # it did nothing, or we had returned above
+            return ""
+        return f"{began} began to carry out this plan, and its record is not here"
+
     def approval(self, folder: Path) -> Path:
         """Where the approval of a run's plan is kept: beside the record, which is sealed."""
         return folder.parent / "approvals" / f"{folder.name}.json"
@@ -136,6 +161,20 @@ class Archive:
                 found["mentions"] = mentions(folder, text) if text else []
                 if not text or found["mentions"]:
                     yield found
+
+
+def noted(note: Path) -> str:
+    """The run that a note in `approvals/` names; the note itself, where it names none."""
+    try:
+        return str(json.loads(files.read(note))["run"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return note.name
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether a run has itself begun to act."""
+    events = journal.read(folder / record.JOURNAL)
+    return any(event["event"] in BEGINNINGS and "carried_over" not in event for event in events)
 
 
 def about(folder: Path) -> dict[str, Any]:
@@ -207,21 +246,22 @@ def is_from_elsewhere(folder: Path, outputs: Path) -> bool:
 
 
 def seal(folder: Path) -> str:
-    """Seal a record and put it into the archive's history, with the approvals of its incident; answers as `keep`."""
+    """Seal a record and put it into the archive's history; answers as `keep`."""
     if not (folder / record.MANIFEST).exists():
         record.seal(folder, provenance.operator())
-    return keep(folder, f"{about(folder)['runbook']}: {summary(folder)['outcome']}")
+    return keep(f"{folder.name} {about(folder)['runbook']}: {summary(folder)['outcome']}", folder)
 
 
-def keep(folder: Path, message: str) -> str:
-    """Put a record, once it is sealed, and the approvals of its incident into the archive's history.
+def keep(message: str, *places: Path) -> str:
+    """Put records and approvals, and nothing beside them, into the archive's history.
 
     Answers why that failed, or nothing. They stand then all the same, and `verify` says that they are not in it.
     """
-    sealed, approvals = (folder / record.MANIFEST).exists(), folder.parent / "approvals"
+    if not places:
+        return ""
+    outputs = places[0].parents[1] if places[0].is_dir() else places[0].parents[2]
     try:
-        kept = [place for place, there in ((folder, sealed), (approvals, approvals.is_dir())) if there]
-        commits.commit(folder.parents[1], kept, f"{folder.name} {message}")
+        commits.commit(outputs, places, message)
     except (OpskitError, OSError) as error:
         return error.message if isinstance(error, OpskitError) else f"{error.filename}: {error.strerror}."
     return ""
@@ -308,7 +348,8 @@ def glass(folder: Path) -> str:
     if word is None or not word.break_glass:
         return ""
     counter = approval.load(countersignature(folder.parent, word.plan))
-    return "" if counter and counter.plan == word.plan and counter.approver != word.approver else word.break_glass
+    second = counter and counter.plan == word.plan and counter.approver != word.approver and approval.is_signed(counter)
+    return "" if second else word.break_glass
 
 
 def countersignature(incident: Path, plan_digest: str) -> Path:

@@ -46,8 +46,8 @@ NOBODYS = {
 EXCLUDED = "private/\n.locks/\n.*.part\n"
 
 
-def commit(outputs: Path, folders: Sequence[Path], message: str) -> str:
-    """Add folders of the archive to its history; answers why it was not signed, or nothing.
+def commit(outputs: Path, places: Sequence[Path], message: str) -> str:
+    """Add folders and files of the archive to its history; answers why it was not signed, or nothing.
 
     Raises OpskitError where git is missing or fails. Safe beside other processes that do the same.
     """
@@ -56,8 +56,8 @@ def commit(outputs: Path, folders: Sequence[Path], message: str) -> str:
         before = head(outputs) or _begin(outputs)
         index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}  # the archive's own may be somebody's, half done
         _git(outputs, "read-tree", before, extra=index)
-        for folder in folders:
-            inside = folder.relative_to(outputs).as_posix()
+        for place in places:
+            inside = place.relative_to(outputs).as_posix()
             _git(outputs, "add", "--force", "--", inside, f":(exclude){inside}/private", extra=index)
         tree = _git(outputs, "write-tree", extra=index)
         if tree == _git(outputs, "rev-parse", f"{before}^{{tree}}"):
@@ -76,6 +76,11 @@ def _require_ours(outputs: Path) -> None:
     first = _run(outputs, "log", "--max-parents=0", "--format=%s", MAIN).stdout.split("\n")
     if BEGINS not in first and _run(outputs, "for-each-ref").stdout.strip():
         raise OpskitError(f"{outputs} is a git repository that opskit did not begin; nothing was committed there.")
+
+
+def is_gone(outputs: Path) -> bool:
+    """Whether this machine knows of a history that the archive no longer has."""
+    return not head(outputs) and _anchor(outputs).is_file()
 
 
 def head(outputs: Path) -> str | None:
@@ -131,6 +136,11 @@ def holds(outputs: Path, path: Path) -> bool:
     return len(found) > 2 and found[2] == digest(path)
 
 
+def knows(outputs: Path, path: Path) -> bool:
+    """Whether the archive's history has a file by that name, whatever is on disk."""
+    return bool(head(outputs)) and bool(_git(outputs, "ls-tree", MAIN, "--", path.relative_to(outputs).as_posix()))
+
+
 def digest(path: Path) -> str:
     """Of a file on disk, as the history has it; empty where there is none, or something else by that name."""
     if not stat.S_ISREG(path.lstat().st_mode if os.path.lexists(path) else 0):
@@ -142,7 +152,7 @@ def digest(path: Path) -> str:
 def trouble(outputs: Path) -> list[str]:
     """What is wrong with the history itself: gone, damaged, rewritten, or rolled back."""
     if not head(outputs):
-        return ["the archive's history is gone"] if _anchor(outputs).is_file() else []
+        return ["the archive's history is gone"] if is_gone(outputs) else []
     _require_plain(*(outputs / ".git" / "objects").rglob("*"))  # of which `fsck` reads every one
     found = []
     if _content(outputs / ".git" / "HEAD") != f"ref: {MAIN}\n".encode():
@@ -187,7 +197,7 @@ def _pushed(outputs: Path) -> list[tuple[str, str]]:
     return [(ref, commit) for ref, _, commit in (line.partition(" ") for line in lines)]
 
 
-def unproven(outputs: Path, allowed: Path) -> list[str]:
+def unproven(outputs: Path, allowed: Path | None) -> list[str]:
     """What nobody can know from here: who vouches for the history, and whether it was replaced by an earlier one."""
     found = _unsigned(outputs, allowed)
     pushed = [commit for _, commit in _pushed(outputs)]
@@ -199,19 +209,28 @@ def unproven(outputs: Path, allowed: Path) -> list[str]:
     return found
 
 
-def _unsigned(outputs: Path, allowed: Path) -> list[str]:
-    """Why nobody vouches for the newest commit, and with it for all before it."""
-    text = _run_raw(outputs, "cat-file", "commit", MAIN).stdout.decode(errors="replace")
+def _unsigned(outputs: Path, allowed: Path | None) -> list[str]:
+    """The commits for which nobody vouches, but the empty first one, which is everywhere the same."""
+    doubts: dict[str, list[str]] = {}
+    for commit in _git(outputs, "rev-list", "--min-parents=1", MAIN).split():
+        text = _run_raw(outputs, "cat-file", "commit", commit).stdout.decode(errors="replace")
+        if why := _unvouched(text, allowed):
+            doubts.setdefault(why, []).append(f"{commit[:12]} {text.partition(chr(10) * 2)[2].splitlines()[0][:60]!r}")
+    return [f"{len(those)} commits of the archive: {why}: {', '.join(those[:3])}" for why, those in doubts.items()]
+
+
+def _unvouched(text: str, allowed: Path | None) -> str:
+    """Why nobody vouches for a commit, of which this is the text; empty where somebody does."""
     top, _, rest = text.partition("\n\n")
     head, _, header = top.partition("\ngpgsig ")
     if not header:
-        return ["the newest commit of the archive is not signed"]
+        return "not signed"
     signature = header.replace("\n ", "\n") + "\n"
     at = datetime.fromtimestamp(int(head.rsplit(" ", 2)[1]), UTC)
     judged = signatures.judge(f"{head}\n\n{rest}", signature, signatures.COMMIT, allowed, at)
     if not judged.good:
-        return [f"the newest commit of the archive is not signed well: {judged.why}"]
-    return [] if judged.who else [f"the newest commit is signed by key {judged.key}, and nobody says whose that is"]
+        return f"not signed well: {judged.why}"
+    return "" if judged.who else f"signed by key {judged.key}, and nobody says whose that is"
 
 
 def _remember(outputs: Path, commit: str) -> None:

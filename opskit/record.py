@@ -158,7 +158,9 @@ def verify(folder: Path, allowed: Path | None = None) -> Finding:
     purged, left = (private, ()) if overdue else ((), ELSEWHERE if private else ())
     wrong = [f"removed: {_one_line(name)}" for name in gone if name not in private]
     emptied = {parent.as_posix() for name in gone for parent in PurePosixPath(name).parents}  # told by what is gone
-    wrong += [f"added: {_one_line(name)}" for name in now if name not in then and name not in emptied]
+    wrong += [
+        f"added: {_one_line(name)}" for name in now if name not in then and not (name in emptied and now[name] == EMPTY)
+    ]
     wrong += [f"altered: {_one_line(name)}" for name in then if name in now and now[name] != then[name]]
     if os.path.lexists(folder / SIGNATURE):
         signer, bad, unproven = _judge(folder, sealed, allowed)

@@ -215,7 +215,8 @@ class Run:
     def _show_difference(self, approved: plan.Plan) -> None:
         planned, now = {a.id: a for a in approved}, {a.id: a for a in self.plan}
         gone = [a.title for key, a in planned.items() if key not in now]
-        new = [a.title for key, a in now.items() if key not in planned]
+        known = {a.title for a in approved}  # a person's step names what it waits for, which may be another by now
+        new = [a.title for key, a in now.items() if key not in planned and a.title not in known]
         self.journal.write("difference", gone=gone, new=new)
         for title in new:
             looks.say(f"Not in the approved plan, so not done: {title}")

@@ -63,7 +63,8 @@ def test_without_a_key_the_commit_is_unsigned_and_that_is_said(outputs: Path, op
     assert "gpgsig" not in git(outputs, "cat-file", "commit", "main")
     found = verified(opskit, outputs)
     assert found["wrong"] == []
-    assert {"1 records: it is not signed", "the newest commit of the archive is not signed"} < set(found["unproven"])
+    assert "1 records: it is not signed" in found["unproven"]
+    assert any(doubt.startswith("1 commits of the archive: not signed: ") for doubt in found["unproven"])
 
 
 def test_who_signed_the_newest_commit_is_said(outputs: Path, repository: Path, ana: Path, bo: Path) -> None:
@@ -71,8 +72,8 @@ def test_who_signed_the_newest_commit_is_said(outputs: Path, repository: Path, a
     pushed = "the archive was never pushed anywhere: only this machine could notice that it was rolled back"
     assert commits.unproven(outputs, allow(repository / "ana", ("ana", ana))) == [pushed]
     others, _ = commits.unproven(outputs, allow(repository / "bo", ("bo", bo)))
-    assert others.startswith("the newest commit is signed by key SHA256:")
-    assert others.endswith("and nobody says whose that is")
+    assert others.startswith("1 commits of the archive: signed by key SHA256:")
+    assert "and nobody says whose that is" in others
 
 
 def test_a_record_may_be_in_any_language(outputs: Path, monkeypatch: pytest.MonkeyPatch, opskit: Opskit) -> None:

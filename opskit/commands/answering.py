@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,13 @@ def outputs() -> Path:
 def allowed() -> Path:
     """Who may sign, and with which keys."""
     return root() / signatures.ALLOWED
+
+
+def allowed_if_here() -> Path | None:
+    """The same, where we stand in a repository: whoever was sent a record need not have one."""
+    with suppress(BadInput):
+        return allowed()
+    return None
 
 
 def archive() -> Archive:

@@ -13,15 +13,18 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from opskit import approval, commits, journal, plan, record
 from opskit import archive as records
-from opskit import commits, journal, plan, record
-from opskit.commands.answering import Reply, allowed, archive, outputs, root, verb
+from opskit.commands.answering import Reply, allowed_if_here, archive, outputs, root, verb
 from opskit.commands.runs import ended, not_kept, to_finish
 from opskit.errors import BadInput, Refused
 from opskit.lock import is_attended
 from opskit.outcome import Exit, Outcome
 from opskit.parameters import moment
 from opskit.spelling import printable
+
+FOLLOWED = {"applies": "applied by", "resumes": "resumed by", "undoes": "taken back by"}
+MOST = 2  # files that mention a text, before they are only counted
 
 
 class When(click.ParamType[datetime]):
@@ -58,20 +61,25 @@ def history(text: str, since: datetime | None, until: datetime | None, **wanted:
     table = Table(box=None, header_style="bold")
     for column in ("run", "outcome", "causes", "done", "incident"):
         table.add_column(column, no_wrap=column == "run", overflow="fold")
+    followers = archive().followers()
     for run in found:
-        done = f"{run['done']}/{run['actions']}" if run["actions"] else ""
-        row = run["run"], _ended(run), ", ".join(run["causes"]), done, run["incident"]
+        done = run["taken_back"] if "undoes" in run["follows"] else run["done"]
+        share = f"{done}/{run['actions']}" if run["actions"] else ""
+        row = run["run"], _ended(run, followers), ", ".join(run["causes"]), share, run["incident"]
         table.add_row(*(Text(printable(cell)) for cell in row))
     lines = ([] if found else ["No such runs."]) + [f"DAMAGED: {folder}: {why}" for folder, why in damaged.items()]
     lines += ["`opskit verify` says what was changed."] if damaged else []
     return Reply(found, "\n".join(lines), table=table if found else None)
 
 
-def _ended(run: dict[str, Any]) -> str:
+def _ended(run: dict[str, Any], followers: Mapping[str, list[tuple[str, str]]]) -> str:
     """How a run ended, and what about that a reader must not miss."""
     loud = ["BREAK GLASS"] * bool(run["break_glass"]) + ["not sealed"] * (not run["sealed"])
     follows = [f"{how} …{other[-9:]}" for how, other in run["follows"].items()]
-    return "; ".join([run["outcome"], *loud, *follows, *(f"in {name}" for name in run["mentions"])])
+    followed = [f"{FOLLOWED[how]} …{other[-9:]}" for how, other in followers.get(run["run"], ())]
+    mentions = [f"in {name}" for name in run["mentions"][:MOST]]
+    more = [f"and {len(run['mentions']) - MOST} more files"] if len(run["mentions"]) > MOST else []
+    return "; ".join([run["outcome"], *loud, *follows, *followed, *mentions, *more])
 
 
 @click.command()
@@ -121,10 +129,10 @@ def _whose(found: dict[str, Any]) -> str:
 @verb
 def verify(path: Path | None) -> Reply:
     """Prove that records are as they were sealed; name whatever is not, and whatever cannot be proven."""
-    place = path.absolute() if path else outputs()
+    place, signers = path.absolute() if path else outputs(), allowed_if_here()
     single = any(os.path.lexists(place / name) for name in ("run.json", record.MANIFEST))
     folders = [place] if single else records.Archive(place).everything()
-    sealed = {f: record.verify(f, allowed()) for f in folders if os.path.lexists(f / record.MANIFEST)}
+    sealed = {f: record.verify(f, signers) for f in folders if os.path.lexists(f / record.MANIFEST)}
     wrong = [f"{folder}: {line}" for folder, found in sealed.items() for line in found.wrong]
     damaged = {folder: why for folder in folders if (why := records.damage(folder))}
     wrong += [f"{folder}: damaged: {why}" for folder, why in damaged.items() if folder not in sealed]
@@ -136,7 +144,7 @@ def verify(path: Path | None) -> Reply:
         wrong += [] if single else commits.trouble(place)
     else:
         wrong += _beside_history(place, sealed)
-        doubts += commits.unproven(place, allowed())
+        doubts += commits.unproven(place, signers)
     good = sum(not found.wrong for found in sealed.values())
     lines = [*wrong, f"{good} of {len(sealed)} records are as they were sealed."]
     lines += [f"{purged} private files were purged by policy."] if purged else []
@@ -156,6 +164,8 @@ def _beside_history(place: Path, sealed: Mapping[Path, record.Finding]) -> Itera
     recorded = {name.removesuffix(f"/{record.MANIFEST}") for name in known if name.endswith(f"/{record.MANIFEST}")}
     for folder in sealed:
         name = folder.relative_to(place).as_posix()
+        if named := _misnamed(folder):
+            yield f"{folder}: it is {named}, under another name"
         if name not in recorded:
             yield f"{folder}: added: it is not in the archive's history; `opskit seal {folder.name}` puts it there"
             continue
@@ -164,11 +174,32 @@ def _beside_history(place: Path, sealed: Mapping[Path, record.Finding]) -> Itera
                 yield f"{folder}: altered: {file} is not the one in the archive's history"
     for name in sorted(recorded - {folder.relative_to(place).as_posix() for folder in sealed}):
         yield f"{place / name}: removed: it is in the archive's history"
+    here = {folder.name for folder in records.Archive(place).everything()}
+    for note in sorted(place.glob("*/approvals/*.begun.json")):
+        if (run := records.noted(note)) not in here:
+            yield f"{note.parents[1] / run}: missing: it began to carry out the plan of {note.name.split('.')[0]}"
     approvals = {path.relative_to(place).as_posix() for path in place.glob("*/approvals/*.json")}
     for name in sorted(approvals | {name for name in known if "/approvals/" in name}):
         if known.get(name, "") != commits.digest(place / name):
             what = "added" if name not in known else "altered" if name in approvals else "removed"
             yield f"{place / name}: {what}: it is not as in the archive's history"
+
+
+def _misnamed(folder: Path) -> str:
+    """What a record says that it is, where that is not what its folder says."""
+    try:
+        head = record.manifest(folder) or {}
+    except OSError:
+        return ""
+    own = f"{head.get('incident')}/{head.get('run')}"
+    return own if head and own != f"{folder.parent.name}/{folder.name}" else ""
+
+
+def _unkept(folder: Path) -> Iterator[Path]:
+    """What was said of a run's plan and is not in the history; never what would replace something there."""
+    word = approval.load(archive().approval(folder))
+    places = [archive().approval(folder)] * bool(word and approval.is_signed(word)) + [archive().begun(folder)]
+    yield from (place for place in places if place.exists() and not commits.knows(outputs(), place))
 
 
 @click.command()
@@ -186,7 +217,7 @@ def seal(left: str) -> Reply:
     if is_attended(folder):
         raise Refused(f"{folder.name} is still under way.", "Wait until it ended, or shut its kernel down.")
     outcome = records.finish(folder)
-    why = records.seal(folder)
+    why = records.seal(folder) or records.keep(f"{folder.name} approved", *_unkept(folder))
     text = f"Sealed as: {outcome}\nRecord: {folder}" + not_kept(why)
     return Reply({"run": folder.name, "outcome": outcome, "not_in_history": why}, text, Exit(bool(why)))
 
@@ -195,6 +226,7 @@ def seal(left: str) -> Reply:
 @verb
 def purge() -> Reply:
     """Remove what is private in sealed records (before-images, messages) once its retention is over."""
-    gone = {folder.name: found for folder in archive().runs() if (found := record.purge(folder))}
+    kept = [folder for folder in archive().runs() if records.is_kept(folder)]  # or somebody may have dated it back
+    gone = {folder.name: found for folder in kept if (found := record.purge(folder))}
     text = f"{sum(map(len, gone.values()))} private files of {len(gone)} records were removed."
     return Reply(gone, text)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 from pydantic import BaseModel
 
-from opskit import approval, environment, followup, parameters, plan, provenance, record, runbooks, signatures
+from opskit import approval, environment, followup, journal, parameters, plan, provenance, record, runbooks, signatures
 from opskit import archive as records
-from opskit.actions import Action, Result
+from opskit.actions import Action, Change, Result
 from opskit.commands import answering, fates
 from opskit.commands.answering import Reply, allowed, archive, outputs, require_elsewhere, root, verb
 from opskit.environment import Environment
@@ -138,12 +140,13 @@ def approve(plan_of: str, with_removals: bool, typed: str | None, break_glass: s
     elif _countersigns(word, folder):
         approval.require_signer(word, allowed(), made_for["operator"], production=target.production)
         _two_people(word, folder, target)
-        word.save(records.countersignature(folder.parent, word.plan))
-        why = records.keep(archive().following(folder, "applies")[0], "countersigned")
+        word.save(place := records.countersignature(folder.parent, word.plan))
+        why = records.keep(f"{folder.name} countersigned by {approver}", place)
         text = f"Countersigned {signed}.{not_kept(why)}"
     else:
-        word.save(archive().approval(folder))
-        why = records.keep(folder, f"approved by {approver}")
+        _require_unspent(folder)
+        word.save(place := archive().approval(folder))
+        why = records.keep(f"{folder.name} approved by {approver}", place)
         here = not records.is_from_elsewhere(folder, outputs())
         text += (f"opskit apply {folder.name}" if here else _elsewhere(word, folder.name)) + not_kept(why)
     data = {"plan": word.plan, "expires": word.expires, "signed": bool(word.signature), "token": word.token}
@@ -191,8 +194,8 @@ def apply(run: str, given: str | None, rate: float | None, no_lock: str) -> Repl
     if given:
         word = approval.from_anywhere(given)
         _may_apply(folder, word)
-        word.save(archive().approval(folder))
-        records.keep(folder, f"approved by {word.approver}")
+        word.save(place := archive().approval(folder))
+        records.keep(f"{folder.name} approved by {word.approver}", place)
     return ended(*carry_out(folder, rate, no_lock))
 
 
@@ -206,16 +209,21 @@ def carry_out(folder: Path, rate: float | None = None, no_lock: str = "") -> tup
         head = records.about(folder)
         about = provenance.describe(head["runbook"], root(), head["parameters"])
         about |= {"incident": head["incident"], "applies": head["run"], "rate": rate, "lock": lock}
+        _note_begun(folder, about)
         return _execute(about, target, secrets, (approved, word))
+
+
+def _note_begun(folder: Path, about: dict[str, Any]) -> None:
+    """Say in the history that a plan begins to be carried out: whoever loses that record must not do it again."""
+    note = archive().begun(folder)
+    record.write(note, json.dumps({key: about[key] for key in ("run", "operator", "host", "started")}, indent=1))
+    records.keep(f"{folder.name} begun by {about['run']}", note)
 
 
 def _may_apply(folder: Path, word: approval.Approval | None) -> tuple[plan.Plan, approval.Approval]:
     """The plan of a run and the word for it. Raises Refused where it may not be carried out now."""
     approved, head = _proposed(folder), records.about(folder)
-    if other := next(iter(archive().following(folder, "applies")), None):
-        raise Refused(
-            f"{other.name} has carried out this plan already.", f"Next: opskit resume {other.name}, or look again."
-        )
+    _require_unspent(folder)
     if approved.made_for.get("archive") != provenance.archive(outputs()):
         raise Refused(
             f"{head['run']} was made in another archive. Whether its plan was carried out there, and taken back since, "
@@ -239,6 +247,12 @@ def _may_apply(folder: Path, word: approval.Approval | None) -> tuple[plan.Plan,
     approval.require_signer(found, allowed(), head["operator"], production=target.production)
     _two_people(found, folder, target)
     return approved, found
+
+
+def _require_unspent(folder: Path) -> None:
+    """Raise Refused where a run's plan has been carried out: nothing is done twice."""
+    if why := archive().carried_out(folder):
+        raise Refused(f"{why}.", "Next: opskit resume it, or run the runbook again.")
 
 
 def _two_people(word: approval.Approval, folder: Path, target: Environment) -> None:
@@ -281,7 +295,8 @@ def resume(run: str, no_lock: str, decided: tuple[str, ...], because: str) -> Re
     if other := next(iter(archive().following(folder, "undoes")), None):
         raise Refused(f"{other.name} has taken back what {folder.name} did.", "Run the runbook again.")
     target = environment.load(records.about(folder)["environment"], root())
-    followup.applied_plan(folder, target)
+    _require_approved(folder, target)
+    _require_begun_in_time(folder)
     words = fates.decisions(folder, decided, because)
     with _alone(target, "resume", no_lock) as (secrets, lock):
         _intact(folder)  # once more, now that nobody else changes anything
@@ -308,10 +323,15 @@ def undo(run: str, typed: str | None, no_lock: str, decided: tuple[str, ...], be
     if other := archive().taken_back(folder):
         raise Refused(f"{other.name} has taken back what {folder.name} did.", "Run the runbook again.")
     target = environment.load(records.about(folder)["environment"], root())
+    _require_approved(folder, target)
     changes, words = followup.standing(folder), fates.decisions(folder, decided, because)
+    final = {a.title: Change.known[a.name].final for a in changes if Change.known[a.name].final}
+    if changes and len(final) == len(changes) and not words:
+        raise Refused("; ".join(f"{title} cannot be undone: {why}" for title, why in final.items()) + ".")
     expected = f"{target.name} {len(changes)}"
     if typed is None:
-        typed = _ask(expected, "take back", "\n".join(f"To take back: {a.title}" for a in changes))
+        lines = [f"{'For good: ' if a.title in final else 'To take back: '}{a.title}" for a in changes]
+        typed = _ask(expected, "take back", "\n".join(lines))
     if " ".join(typed.split()) != expected:
         raise Refused(f"nothing was taken back: {typed!r} is not {expected!r}.", f"Type {expected!r}.")
     with _alone(target, "undo", no_lock) as (secrets, lock):
@@ -319,6 +339,26 @@ def undo(run: str, typed: str | None, no_lock: str, decided: tuple[str, ...], be
         if archive().taken_back(folder) or len(followup.standing(folder)) != len(changes):
             raise Refused(f"{folder.name} was resumed or taken back meanwhile.", "Next: opskit history")
         return ended(*followup.undo(folder, target, secrets, outputs(), _tell_back, lock, words))
+
+
+def _require_approved(folder: Path, target: Environment) -> None:
+    """Raise Refused where nobody who may approve has approved what a run carried out, whatever its folder says."""
+    carried_out = followup.applied_plan(folder, target)
+    word = approval.load(folder / "approval.json")
+    assert word is not None  # noqa: S101  # or `applied_plan` had refused
+    approval.require_signer(word, allowed(), carried_out.made_for["operator"], production=target.production)
+
+
+def _require_begun_in_time(folder: Path) -> None:
+    """Raise Refused where a plan was not begun while its approval held: to finish it is to begin it."""
+    word = approval.load(folder / "approval.json")
+    begun = [e["at"] for e in journal.read(folder / record.JOURNAL) if e["event"] == "action.begun"]
+    first = min(map(datetime.fromisoformat, begun), default=datetime.now(UTC))
+    if word and first > datetime.fromisoformat(word.expires) + records.LEEWAY:
+        raise Refused(
+            f"{folder.name} had begun nothing when its approval expired at {word.expires}.",
+            "Run the runbook again, and approve its new plan.",
+        )
 
 
 def _intact(folder: Path) -> Path:

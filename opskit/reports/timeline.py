@@ -87,8 +87,6 @@ def _said(one: Record, event: dict[str, Any]) -> str:
             return f"Proposed a plan of {_actions(event)}"
         case {"event": "finding", "problem": problem}:
             return f"Could not look: {problem}"
-        case {"event": "draft", "name": name} if one.looked:
-            return f"Drafted the message `{name}`; nothing was sent"
         case {"event": "refused" | "failed" | "interrupted" as kind}:
             return f"{STOPS[kind]}: {event['why']}" if event.get("why") else STOPS[kind]
     return ""

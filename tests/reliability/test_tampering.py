@@ -17,7 +17,7 @@ import pytest
 from support import Opskit, allow, data, make_key, sealed
 
 from opskit import commits, record, signatures
-from opskit.archive import Archive
+from opskit.archive import Archive, keep
 
 ROWS = "id,tier\n" + "".join(f"{n:04},hobbyist\n" for n in range(40))
 EVENTS = ({"at": f"2026-01-01T00:00:{n:02}", "event": "check", "name": str(n)} for n in range(9))
@@ -31,7 +31,9 @@ def place(once: Path, outputs: Path) -> Path:
     shutil.copytree(once, outputs)
     first = sealed(outputs, **FILES)
     (outputs / "INC-1" / "approvals").mkdir()
-    (outputs / "INC-1" / "approvals" / f"{first.name}.json").write_text('{"plan": "sha256:1"}\n')
+    approval = outputs / "INC-1" / "approvals" / f"{first.name}.json"
+    approval.write_text('{"plan": "sha256:1"}\n')
+    keep("approved", approval)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPSKIT_SIGNING_KEY", str(outputs / "no key"))
         sealed(outputs, **FILES)
