@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import textwrap
 import zlib
 from dataclasses import replace
@@ -18,9 +19,12 @@ from test_actions import Burn, Put
 from test_plan import DIFFERENT, MADE_FOR, action, plan
 
 from opskit import approval as approvals
+from opskit import record
 from opskit.approval import Approval, approve, from_anywhere, require, require_signer
+from opskit.archive import countersignature
 from opskit.errors import BadInput, Refused
-from opskit.plan import Plan
+from opskit.journal import Journal
+from opskit.plan import Plan, load
 from opskit.sandbox import Sandbox
 
 NOW_FOR = {"notebook": "sha256:n", "opskit": "0.1", "target": "sha256:t"}
@@ -393,6 +397,80 @@ def test_one_person_alone_breaks_glass_until_somebody_countersigns(
     assert "Countersigned and signed." in countersigned.stdout
     assert shown() == ["", ""]
     assert data(ana_types("verify", "--json"))["wrong"] == []
+
+
+def test_a_countersignature_that_nobody_gave_counts_for_nothing(waiting: Path, ana_types: Person) -> None:
+    ana_types("approve", "last", *TYPED, "--break-glass", "nobody answers")
+    applied = Path(data(ana_types("apply", "last", "--json"))["folder"])
+    word = approvals.load(applied / "approval.json")
+    assert word is not None
+    forged = replace(word, approver="bo", break_glass="", signature="")
+    forged.save(countersignature(waiting.parent, word.plan))
+    assert data(ana_types("show", "last", "--json"))["break_glass"] == "nobody answers"
+    ana_types("run", "small", "--environment", "live", "--incident", waiting.parent.name)  # its seal vouches for itself
+    (wrong,) = data(ana_types("verify", "--json"))["wrong"]
+    assert "countersigned-" in wrong and "added" in wrong
+
+
+# An apply that nobody approved, or that was made once already, under whatever appearance.
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_folder_that_claims_an_approval_is_not_resumed(
+    waiting: Path, ana_types: Person, tmp_path: Path, firm: Sandbox, begun: bool
+) -> None:
+    proposed, forged = load(waiting / "plan.json"), tmp_path / "x" / "20260101T000000000-beef"
+    shutil.copytree(waiting, forged)
+    for name in ("manifest.json", "manifest.json.sig"):
+        (forged / name).unlink()
+    head = json.loads((forged / "run.json").read_text()) | {"run": forged.name, "applies": waiting.name}
+    (forged / "run.json").write_text(json.dumps(head))
+    approvals.Approval(
+        proposed.digest, "live", 1, 0, "bo", "2026-01-01T00:00:00+00:00", "2026-01-01T01:00:00+00:00"
+    ).save(forged / "approval.json")
+    journal = Journal(forged / "journal.jsonl")
+    journal.path.write_text("")
+    journal.write("run.accepted", runner=1)
+    if begun:
+        (action,) = proposed.actions
+        journal.write("action.begun", action=action.id, name=action.name, arguments=action.arguments)
+    before = len(firm.traffic())
+    refused = ana_types("resume", forged)
+    assert (refused.exit_code, "is signed not at all" in refused.stderr) == (4, True)
+    assert ana_types("undo", forged, "--type", "live 1").exit_code == 4
+    assert len(firm.traffic()) == before
+
+
+def test_an_approval_that_expired_unused_is_not_used_by_a_resume(
+    opskit: Opskit, firm: Sandbox, planned: Path, outputs: Path
+) -> None:
+    assert opskit("approve", planned.name, "--type", f"{firm.name} 1").exit_code == 0
+    word = approvals.load(planned.parent / "approvals" / f"{planned.name}.json")
+    assert word is not None
+    lost = record.prepare(outputs, {**json.loads((planned / "run.json").read_text()),
+                                    "run": "20260101T000000000-beef", "applies": planned.name})  # fmt: skip
+    shutil.copy(planned / "plan.json", lost)
+    old = replace(word, at="2026-01-01T00:00:00+00:00", expires="2026-01-01T01:00:00+00:00", signature="")
+    old.save(lost / "approval.json")
+    Journal(lost / "journal.jsonl").write("run.accepted", runner=1)
+    refused = opskit("resume", lost.name)
+    assert (refused.exit_code, "had begun nothing when its approval expired" in refused.stderr) == (4, True)
+
+
+@pytest.mark.parametrize("what", ["moved", "removed"])
+def test_a_plan_whose_record_is_out_of_sight_is_not_applied_again(
+    opskit: Opskit, firm: Sandbox, planned: Path, tmp_path: Path, what: str
+) -> None:
+    firm.break_with("endpoint-disabled")
+    assert opskit("approve", planned.name, "--type", f"{firm.name} 1").exit_code == 0
+    applied = Path(data(opskit("apply", planned.name, "--json"))["folder"])
+    assert opskit("approve", planned.name, "--type", f"{firm.name} 1").exit_code == 4
+    firm.break_with("endpoint-disabled")  # or the plan would be found done already
+    shutil.move(applied, tmp_path) if what == "moved" else shutil.rmtree(applied)
+    again = opskit("apply", planned.name)
+    assert again.exit_code == 4
+    assert f"{applied.name} began to carry out this plan, and its record is not here" in again.stderr
+    assert any("missing: it began to carry out the plan" in line for line in data(opskit("verify", "--json"))["wrong"])
 
 
 def test_a_row_that_changed_since_the_approval_is_named_and_skipped(
