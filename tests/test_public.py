@@ -16,7 +16,7 @@ FACE = {
     # about the run
     "causes", "found", "open_questions", "since",
     # verbs
-    "apply", "check", "draft", "show",
+    "apply", "check", "draft", "rate", "show",
 }  # fmt: skip
 MEMBERS = {"about", "environment", "folder", "journal", "parameters", "plan"}
 
