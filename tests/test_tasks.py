@@ -9,11 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from support import everything
 
 from opskit import actions
-from opskit.actions import Result
+from opskit.actions import Action, Result
 from opskit.errors import CannotTell
 from opskit.http import Http
 from opskit.journal import Journal
@@ -90,6 +91,21 @@ ROW = "select status, error, result::text as result from ai_background_tasks whe
 LEDGER = "select model, words_generated from ai_usage where id = %(usage)s"
 
 
+def look(company: Services) -> pd.DataFrame:
+    """The stuck tasks by id, and what OpenAI says of each."""
+    return company.tasks.at_provider(company.tasks.stuck()).set_index("task")
+
+
+def settled(company: Services, stuck: pd.DataFrame) -> list[Action]:
+    """What is planned for them."""
+    rows = stuck.reset_index()[["task", "state", "reason", "response"]].itertuples(index=False)
+    return [action for one in rows if (action := company.tasks.settle(*one))]
+
+
+def carried_out(company: Services, planned: list[Action], journal: Path) -> dict[str, Result]:
+    return {a.arguments["task"]: found for a, found, _ in actions.carry_out(planned, company, Journal(journal))}
+
+
 def test_each_stuck_task_ends_as_its_provider_says_and_what_was_paid_for_stays(
     firm: Sandbox, company: Services, kept: Kept, tmp_path: Path
 ) -> None:
@@ -101,7 +117,7 @@ def test_each_stuck_task_ends_as_its_provider_says_and_what_was_paid_for_stays(
         "resp_working": {"status": "in_progress", "output": []},
     }
 
-    stuck = company.tasks.at_provider(company.tasks.stuck()).set_index("task")
+    stuck = look(company)
     assert stuck.state.to_dict() == {
         ORPHAN: "never sent",
         FINISHED_ONE: "completed",
@@ -110,11 +126,7 @@ def test_each_stuck_task_ends_as_its_provider_says_and_what_was_paid_for_stays(
         WORKING: "in_progress",
     }
 
-    settled = [
-        company.tasks.settle(*map(str, one))
-        for one in stuck.reset_index()[["task", "state", "reason", "response"]].values
-    ]
-    planned = [action for action in settled if action]  # what is still worked on is left alone
+    planned = settled(company, stuck)  # what is still worked on is left alone
     assert FINISHED["output"][0]["content"][0]["text"] not in json.dumps([a.data() for a in planned])
     journal = Journal(tmp_path / "journal.jsonl")
     miscounted = company.profiles.miscounted().to_dict("records")
@@ -142,6 +154,73 @@ def test_each_stuck_task_ends_as_its_provider_says_and_what_was_paid_for_stays(
     assert {(row["error"], row["result"]) for row in back.values()} == {(None, None)}
     assert company.database.rows(LEDGER, usage=usage) == [{"model": "gpt-5", "words_generated": 4}]
     assert company.profiles.miscounted().empty
+
+
+def test_what_was_cut_off_is_stored_as_far_as_it_came(
+    firm: Sandbox, company: Services, kept: Kept, tmp_path: Path
+) -> None:
+    (tmp_path / "stuck-tasks.yaml").write_text(SCENARIO)
+    firm.break_with(tmp_path / "stuck-tasks.yaml")
+    for key, why in (("resp_cut", "max_output_tokens"), ("resp_working", "content_filter")):
+        kept[key] = {**FINISHED, "status": "incomplete", "incomplete_details": {"reason": why}}
+    planned = [a for a in settled(company, look(company)) if a.arguments["task"] in (CUT, WORKING)]
+    assert {action.arguments["task"]: action.title.partition(": ")[2] for action in planned} == {
+        CUT: "store the cut off result resp_cut, and count its words",
+        WORKING: "write down how it ended at the provider (incomplete: content_filter)",
+    }
+    assert set(carried_out(company, planned, tmp_path / "journal.jsonl").values()) == {Result.DONE}
+    rows = {task: company.database.rows(ROW, task=task)[0] for task in (CUT, WORKING)}
+    assert (rows[CUT]["status"], json.loads(rows[CUT]["result"])) == (
+        "succeeded",
+        {"summary": "Cut the third chapter."},
+    )
+    assert (rows[WORKING]["status"], rows[WORKING]["result"]) == ("failed", None)
+
+
+RECENT = "('00000000-0000-4000-8000-000000000007', 'running', 'resp_young', interval '3 minutes')"
+DAYS_AGO = "('00000000-0000-4000-8000-000000000008', 'running', 'resp_ancient', interval '30 hours')"
+MALFORMED = """('00000000-0000-4000-8000-000000000008', 'running', '', interval '20 minutes'),
+      ('00000000-0000-4000-8000-000000000009', 'running', 'resp_a/../b', interval '20 minutes')"""
+ANCIENT = EMPTY = ORPHAN[:-1] + "8"
+SLASHED = ORPHAN[:-1] + "9"
+
+
+def test_404_alone_does_not_tell_that_a_result_is_gone(
+    firm: Sandbox, company: Services, kept: Kept, tmp_path: Path
+) -> None:
+    """A key of another project hears it of everything. What is a day old is kept by nobody."""
+    (tmp_path / "stuck-tasks.yaml").write_text(SCENARIO.replace(RECENT, f"{RECENT},\n      {DAYS_AGO}"))
+    firm.break_with(tmp_path / "stuck-tasks.yaml")
+    stuck = look(company)
+    at_openai = (FINISHED_ONE, CUT, GONE, WORKING)
+    assert stuck.state.to_dict() == {ORPHAN: "never sent", ANCIENT: "expired", **dict.fromkeys(at_openai, "unknown")}
+    assert "another project" in stuck.reason[GONE]
+    assert {action.arguments["task"] for action in settled(company, stuck)} == {ORPHAN, ANCIENT}
+
+    kept["resp_young"] = FINISHED  # which is not stuck, and shows that the key is the right one
+    stuck = look(company)
+    assert set(stuck.state[list(at_openai)]) == {"expired"}
+    planned = [action for action in settled(company, stuck) if action.name == "tasks.expire"]
+    kept["resp_gone"] = FINISHED  # the first answer was a short fault
+    found = carried_out(company, planned, tmp_path / "journal.jsonl")
+    assert {task for task, result in found.items() if result is Result.STALE} == {GONE}
+    assert company.database.rows(ROW, task=GONE)[0]["status"] == "running"
+    assert company.database.rows(ROW, task=CUT)[0]["error"].startswith("expired")
+
+
+def test_an_id_that_is_none_is_unknown_and_the_rest_is_told(
+    firm: Sandbox, company: Services, kept: Kept, tmp_path: Path
+) -> None:
+    (tmp_path / "stuck-tasks.yaml").write_text(SCENARIO.replace(RECENT, f"{RECENT},\n      {MALFORMED}"))
+    firm.break_with(tmp_path / "stuck-tasks.yaml")
+    kept["resp_finished"] = FINISHED
+    stuck = look(company)
+    assert stuck.state[[EMPTY, SLASHED, FINISHED_ONE]].to_list() == ["unknown", "unknown", "completed"]
+    assert "is no id" in stuck.reason[EMPTY]
+    assert {EMPTY, SLASHED}.isdisjoint(action.arguments["task"] for action in settled(company, stuck))
+    for key in ("", "resp_a/../b"):
+        with pytest.raises(CannotTell, match="is no id of a response"):
+            company.providers.response(key)
 
 
 def test_a_task_that_moved_on_is_left_alone(firm: Sandbox, company: Services, kept: Kept, tmp_path: Path) -> None:

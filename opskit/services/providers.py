@@ -6,6 +6,7 @@ would answer: only a canary does that, and a canary costs money.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pandas as pd
@@ -30,6 +31,7 @@ READS = {  # a canary is a declared read: it changes nothing but the bill
         Read("POST", "/chat/completions", "any key; paid probes"),
     ),
 }
+RESPONSE = re.compile(r"[A-Za-z0-9_-]+")  # how OpenAI names one
 VERSION = "2023-06-01"  # of Anthropic's API: the oldest that it still takes
 
 
@@ -79,7 +81,12 @@ class Providers:
         return True, "answers"
 
     def response(self, key: str) -> dict[str, Any]:
-        """A background response at OpenAI: status, text, model, reason. `expired` where its ten minutes are over."""
+        """A background response at OpenAI: status, text, model, reason.
+
+        `expired` where it answers 404: the ten minutes are over, or our key is another project's.
+        """
+        if not RESPONSE.fullmatch(key):
+            raise CannotTell(f"openai: {key!r} is no id of a response.")
         try:
             return Face(self._http("openai")).response(key)
         except NotFound:

@@ -7,7 +7,7 @@ in its own statement that the task is still as it was read.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,7 +16,7 @@ from opskit.actions import Action, Arguments, Change
 from opskit.database import Database
 from opskit.errors import Refused
 from opskit.services.ai_errors import provider as provider_of
-from opskit.services.providers import Providers
+from opskit.services.providers import RESPONSE, Providers
 
 STUCK = """
     select id::text as task, user_id::text as "user", task_type, status, provider_response_id as response,
@@ -33,6 +33,13 @@ ONE = """
            exists (select 1 from ai_usage u where u.id = %(usage)s) as counted
     from ai_background_tasks t where t.id = %(task)s
 """
+# What the provider still keeps, if our key is of the project that asked for it.
+OTHERS = """
+    select provider_response_id as response from ai_background_tasks
+    where not provider_response_id = any(%(asked)s)
+      and (status in ('queued', 'running') or updated_at > now() - interval '10 minutes')
+    order by updated_at desc limit 10
+"""
 LATEST = """
     select selected_model as model, max(created_at) filter (where status = 'succeeded') as succeeded,
            max(created_at) filter (where status <> 'succeeded') as failed
@@ -47,6 +54,9 @@ COUNT = """
     update user_profiles p set ai_words_used_this_month = ai_words_used_this_month + added.words_generated
     from added where p.id = added.user_id
 """
+NEVER_SENT, EXPIRED, UNKNOWN = "never sent", "expired", "unknown"  # beside what the provider itself says
+DOUBT = {"status": UNKNOWN, "reason": "404, as for every other response: perhaps our key is another project's"}
+OLD = pd.Timedelta(days=1)  # after which no provider keeps anything
 RIGHT = "update (status, result, error) on ai_background_tasks"
 USAGE = uuid.UUID(
     "6f70736b-6974-4a1e-8f00-000000000000"
@@ -67,10 +77,30 @@ class Tasks:
         return self.database.read(STUCK)
 
     def at_provider(self, stuck: pd.DataFrame) -> pd.DataFrame:
-        """The same, with what the provider says of each that has an id there: state, reason."""
-        never = {"status": "never sent", "reason": None}
-        said = [self.providers.response(one) if isinstance(one, str) else never for one in stuck.response]
+        """The same, with what the provider says of each that has an id there: state, reason.
+
+        `expired` only where that is certain: whoever asks with the key of another project is told the same.
+        """
+        said = [self._said(one) for one in stuck.response]
+        gone = [one["status"] == EXPIRED for one in said]
+        if any(gone) and not (any(map(is_seen, said)) or self._sees_others(stuck.response)):
+            old = pd.Timestamp.now("UTC") - pd.to_datetime(stuck.created_at, utc=True) > OLD
+            said = [
+                DOUBT if lost and not long_ago else one for one, lost, long_ago in zip(said, gone, old, strict=True)
+            ]
         return stuck.assign(state=[str(s["status"]) for s in said], reason=[s["reason"] or "" for s in said])
+
+    def _said(self, response: Any) -> dict[str, Any]:
+        if not isinstance(response, str):
+            return {"status": NEVER_SENT, "reason": None}
+        if not RESPONSE.fullmatch(response):
+            return {"status": UNKNOWN, "reason": f"{response!r} is no id of a response"}
+        return self.providers.response(response)
+
+    def _sees_others(self, asked: Iterable[Any]) -> bool:
+        """Whether the provider shows our key the response of any task that it must still keep."""
+        others = self.database.rows(OTHERS, asked=[one for one in asked if isinstance(one, str)])
+        return any(is_seen(self._said(one["response"])) for one in others)
 
     def state(self, task: str) -> dict[str, Any] | None:
         """A task's row without its text."""
@@ -85,15 +115,32 @@ class Tasks:
     # What a plan may ask for. Each of these only describes; nothing happens.
 
     def settle(self, task: str, state: str, reason: str | None, response: str | None) -> Action | None:
-        """What is to be done about a stuck task, by what its provider says. None: it is still being worked on."""
+        """What is to be done about a stuck task, by what its provider says. None: it works on it, or it is unclear."""
         before = self.state(task)
         if state == "completed":
-            return StoreResult().plan({"task": task, "response": response}, before)
+            return StoreResult().plan({"task": task, "response": response}, before, what="finished")
+        if state == "incomplete" and response:
+            said = self.providers.response(response)
+            if is_usable(said):
+                return StoreResult().plan({"task": task, "response": response}, before, what="cut off")
+            if said["status"] != state:  # a fault, or it has just expired: the next look tells
+                return None
         if state in ("failed", "incomplete", "cancelled"):
             return Finish().plan({"task": task, "error": f"{state}: {reason}" if reason else state}, before)
-        if state == "expired":
-            return Expire().plan({"task": task}, before)
-        return FailOrphan().plan({"task": task}, before) if state == "never sent" else None
+        if state == EXPIRED:
+            return Expire().plan({"task": task, "response": response}, before)
+        return FailOrphan().plan({"task": task}, before) if state == NEVER_SENT else None
+
+
+def is_seen(said: Mapping[str, Any]) -> bool:
+    """Whether the provider knows a response, and shows it to our key."""
+    return said["status"] not in (NEVER_SENT, EXPIRED, UNKNOWN)
+
+
+def is_usable(said: Mapping[str, Any]) -> bool:
+    """Whether a response holds text to be stored: all of it, or what there was when its length was used up."""
+    ended = said["status"] == "completed" or (said["status"], said["reason"]) == ("incomplete", "max_output_tokens")
+    return ended and bool(said["text"])
 
 
 def usage_id(task: str) -> str:
@@ -141,14 +188,14 @@ class Settle:
 
 class StoreResult(Settle, Change):
     name = "tasks.store_result"
-    title = "Task {task:.8}: store the finished result {response}, and count its words"
+    title = "Task {task:.8}: store the {what} result {response}, and count its words"
     right = f"{RIGHT}; insert on ai_usage; update (ai_words_used_this_month) on user_profiles"
     ends_as = "succeeded"
     final = "the provider forgets within minutes what was paid for: the result stays, and its words stay counted"
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         found = services.providers.response(of["response"])
-        if found["status"] != "completed" or not found["text"]:
+        if not is_usable(found):
             raise Refused(f"{of['response']} is {found['status']} now; there is no result to store.")
         model = found["model"] or services.tasks.model or "unknown"
         store(services.database, of["task"], of["response"], before, found["text"], model)
@@ -172,6 +219,12 @@ class Expire(Settle, Change):
     name = "tasks.expire"
     title = "Task {task:.8}: its result has expired at the provider; the writer starts it anew"
     right = RIGHT
+
+    def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
+        found = services.providers.response(of["response"])
+        if found["status"] != EXPIRED:
+            raise Refused(f"{of['response']} is {found['status']} at the provider, and has not expired; not touched.")
+        super().do(services, of, before, key)
 
     def why(self, of: Arguments) -> str:
         return "expired: the provider no longer keeps the result"

@@ -116,8 +116,8 @@ def repair(company: Sandbox, told: dict[str, Any]) -> None:
         if "orphaned-task" in causes:
             connection.execute(FAIL, ["orphaned", groups["orphans_tasks"]])
         if "long-running-task" in causes:
-            connection.execute(FINISH, [groups["finished_tasks"]])
-            for how in ("expired", "incomplete", "cancelled"):
+            connection.execute(FINISH, [groups["finished_tasks"] + groups["incomplete_tasks"]])
+            for how in ("expired", "cancelled"):
                 connection.execute(FAIL, [how, groups[f"{how}_tasks"]])
         if "quota-wrong" in causes:
             connection.execute(RECOUNT, [groups["refused"] + groups["uncounted"]])
