@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import yaml
 from pydantic import (
@@ -90,6 +90,7 @@ Text = Annotated[str, StringConstraints(max_length=2000)]
 Flag = StrictBool
 Count = Annotated[StrictInt, Field(ge=0)]
 Hours = Annotated[float, Field(gt=0, le=720)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
 Moment = Annotated[datetime, BeforeValidator(moment), PlainSerializer(lambda at: at.isoformat(), when_used="json")]
 IncidentId = name("an incident's id")
 EnvironmentName = name("an environment's name")
@@ -98,12 +99,17 @@ DocumentId = Annotated[str, StringConstraints(pattern=UUID), Field(title="a docu
 CustomerId = identifier("cus_", "a Stripe customer")
 EndpointId = identifier("we_", "a Stripe webhook endpoint")
 EventId = identifier("evt_", "a Stripe event")
+Folder = Annotated[str, StringConstraints(min_length=1, max_length=1000), Field(title="a folder's path")]
+Versions = Annotated[str, StringConstraints(pattern=r"^(pending|[0-9]+(\s*,\s*[0-9]+)*)$")]
+MigrationTask = Literal["preflight", "apply", "diagnose", "backfill", "rollback"]
+RehearsalBase = Literal["target", "empty"]
 
 KINDS: dict[str, Any] = {
     "Text": Text,
     "Flag": Flag,
     "Count": Count,
     "Hours": Hours,
+    "Seconds": Seconds,
     "Moment": Moment,
     "IncidentId": IncidentId,
     "EnvironmentName": EnvironmentName,
@@ -111,6 +117,10 @@ KINDS: dict[str, Any] = {
     "CustomerId": CustomerId,
     "EndpointId": EndpointId,
     "EventId": EventId,
+    "Folder": Folder,
+    "Versions": Versions,
+    "MigrationTask": MigrationTask,
+    "RehearsalBase": RehearsalBase,
 }
 
 Declaration = dict[str, tuple[Any, Any]]  # name -> (kind, default with its description)

@@ -14,6 +14,7 @@ from opskit.actions import Change
 from opskit.runbooks import Runbook
 from opskit.services import (
     documents,
+    migrations,
     policies,
     profiles,
     providers,
@@ -22,6 +23,7 @@ from opskit.services import (
     sessions,
     snapshots,
     stripe,
+    supabase,
     tasks,
     vercel,
     versioning,
@@ -31,6 +33,7 @@ MODULES: dict[str, tuple[ModuleType, type[Any]]] = {
     "stripe": (stripe, stripe.Stripe),
     "vercel": (vercel, vercel.Vercel),
     "sentry": (sentry, sentry.Sentry),
+    "supabase": (supabase, supabase.Supabase),
 }
 
 # Services that are the database, and what their verbs read there.
@@ -39,6 +42,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "documents": (documents.SEARCH, restoring.EVERYTHING, versioning.UNVERSIONED, snapshots.FULL),
     "policies": (policies.POLICIES, policies.STANDING),
     "sessions": (sessions.CHAINS,),
+    "migrations": (migrations.LEDGER, migrations.INVALID, migrations.OPEN, migrations.SIZES),
     "tasks": (tasks.STUCK, tasks.ONE, tasks.LATEST),
 }
 VERBS = {"snapshots.prune": "documents.prune_snapshots"}  # changes that another name plans

@@ -76,6 +76,7 @@ class Run:
     app = _service("app")
     database = _service("database")
     documents = _service("documents")
+    migrations = _service("migrations")
     policies = _service("policies")
     profiles = _service("profiles")
     providers = _service("providers")
@@ -83,6 +84,7 @@ class Run:
     sessions = _service("sessions")
     status = _service("status")
     stripe = _service("stripe")
+    supabase = _service("supabase")
     tasks = _service("tasks")
     vercel = _service("vercel")
 

@@ -11,8 +11,8 @@ from opskit.run import Run, begin
 
 FACE = {
     # services
-    "app", "database", "documents", "policies", "profiles", "providers", "sentry", "sessions", "status", "stripe",
-    "tasks", "vercel",
+    "app", "database", "documents", "migrations", "policies", "profiles", "providers", "sentry", "sessions", "status",
+    "stripe", "supabase", "tasks", "vercel",
     # about the run
     "causes", "found", "open_questions", "since",
     # verbs

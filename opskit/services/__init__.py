@@ -10,9 +10,10 @@ from opskit.database import Database
 from opskit.environment import Environment, Service
 from opskit.errors import CannotTell
 from opskit.http import Http, Pace, Read
-from opskit.services import app, providers, sentry, status, stripe, vercel
+from opskit.services import app, providers, sentry, status, stripe, supabase, vercel
 from opskit.services.app import App
 from opskit.services.documents import Documents
+from opskit.services.migrations import Migrations
 from opskit.services.policies import Policies
 from opskit.services.profiles import Profiles
 from opskit.services.providers import Providers
@@ -20,6 +21,7 @@ from opskit.services.sentry import Sentry
 from opskit.services.sessions import Sessions
 from opskit.services.status import StatusPages
 from opskit.services.stripe import Stripe
+from opskit.services.supabase import Supabase
 from opskit.services.tasks import Tasks
 from opskit.services.vercel import Vercel
 
@@ -52,10 +54,16 @@ class Services:
     status: StatusPages
     providers: Providers
     tasks: Tasks
+    migrations: Migrations
+    supabase: Supabase
 
     def http(self) -> list[Http]:
         """Those that are spoken to over HTTP."""
-        single = [s.http for s in (self.stripe, self.vercel, self.sentry, self.app) if not isinstance(s, Absent)]
+        single = [
+            s.http
+            for s in (self.stripe, self.vercel, self.sentry, self.app, self.supabase)
+            if not isinstance(s, Absent)
+        ]
         return [*single, *self.status.pages.values(), *self.providers.named.values()]
 
 
@@ -108,6 +116,10 @@ def connect(environment: Environment, secrets: Secrets, name: str, rate: float |
         StatusPages({vendor: Http(f"{vendor} status page", url, status.READS) for vendor, url in named.status.items()}),
         models,
         Tasks(database, models, facts.ai_models, facts.ai_background_model),
+        Migrations(database, named.database.part("owner"), named.supabase.part("project") if named.supabase else None),
+        Supabase(http("supabase", supabase.READS), named.supabase.part("project"))
+        if named.supabase
+        else absent("supabase"),
     )
 
 

@@ -15,9 +15,12 @@ from typing import Any
 
 import pandas as pd
 
+from opskit.actions import Action
 from opskit.database import Database
 from opskit.errors import BadInput
-from opskit.services import statements
+from opskit.services import access, catalog, hazards, migrating, offenders, rehearsal, statements
+from opskit.services import migration_steps as steps
+from opskit.services.rehearsal import Rehearsal, Replay
 from opskit.services.statements import File
 
 NAME = re.compile(r"([0-9]+)_(.*)\.sql")
@@ -27,6 +30,30 @@ KEPT = "select to_regclass('supabase_migrations.schema_migrations') is not null 
 LEDGER = """
     select version, coalesce(name, '') as name, coalesce(statements, '{}') as statements
     from supabase_migrations.schema_migrations order by version collate "C"
+"""
+
+INVALID = """
+    select i.indexrelid::regclass::text as index, i.indrelid::regclass::text as table
+    from pg_index i where not i.indisvalid
+      and not exists (select from pg_stat_progress_create_index p where p.index_relid = i.indexrelid)
+    order by 1
+"""
+OPEN = """
+    select a.pid, a.usename as role, a.application_name as application, a.state, now() - a.xact_start as open_for,
+           left(a.query, 100) as query, cardinality(pg_blocking_pids(a.pid)) as waits_for,
+           string_agg(distinct l.relation::regclass || ' ' || l.mode, ', ')
+             filter (where c.relkind in ('r', 'p')) as holds
+    from pg_stat_activity a left join pg_locks l on l.pid = a.pid and l.granted and l.locktype = 'relation'
+    left join pg_class c on c.oid = l.relation and c.relnamespace not in ('pg_catalog'::regnamespace)
+    where a.xact_start < now() - make_interval(secs => %(seconds)s) and a.pid <> pg_backend_pid()
+      and a.backend_type = 'client backend' and a.application_name not like 'opskit%%'
+    group by 1, 2, 3, 4, 5, 6, a.xact_start order by a.xact_start
+"""
+SIZES = """
+    select schemaname || '.' || relname as table, pg_size_pretty(pg_total_relation_size(relid)) as size,
+           n_live_tup as rows, n_tup_ins + n_tup_upd + n_tup_del as written
+    from pg_stat_user_tables where schemaname || '.' || relname = any(%(tables)s)
+    order by pg_total_relation_size(relid) desc
 """
 
 
@@ -109,10 +136,13 @@ class Alignment:
 
 @dataclass
 class Migrations:
-    """The ledger of the target database."""
+    """The migrations of the target database. `owner`: the role that owns the schema, as which they are applied."""
 
     database: Database
-    owner: str | None = None  # the role that owns the schema, where the change user is only a member of it
+    owner: str | None = None
+    project: str | None = None  # Supabase's ref of what the environment names
+
+    # What can be seen. Nothing of it touches the target.
 
     def ledger(self) -> pd.DataFrame:
         """version, name, statements, as applied; empty where there is no ledger yet."""
@@ -121,7 +151,123 @@ class Migrations:
         return self.database.read(LEDGER)
 
     def align(self, folder: Folder) -> Alignment:
+        """The folder against the ledger."""
         return align(folder, self.ledger())
+
+    def rehearse(self, files: Sequence[File], base: str) -> Rehearsal:
+        """Try these files in a scratch database: on a copy of the target's schema, or on an empty one."""
+        return rehearsal.rehearse(self.database, self.role, files, base)
+
+    def replay(self, folder: Folder, pending: Sequence[File]) -> Replay:
+        """What the ledger says was applied, made from nothing, beside what the target holds."""
+        return rehearsal.replay(
+            self.database, self.role, applied(folder, self.ledger()), pending, catalog.read(self.database.rows)
+        )
+
+    def drift(self, folder: Folder, pending: Sequence[File]) -> pd.DataFrame:
+        """kind, name, how: in what the target is not what was applied; what pending files make is not counted."""
+        return self.replay(folder, pending).drift
+
+    def exposed(self) -> pd.DataFrame:
+        """Rows of the target's schema that somebody else than their owner gets at, tried on a copy of it."""
+        return access.exposed(self.rehearse([], "target").before)
+
+    def offenders(self, files: Sequence[File]) -> pd.DataFrame:
+        """How many rows of the target each new constraint, NOT NULL, unique index or cast would be refused for."""
+        return offenders.count(self.database, files)
+
+    def invalid_indexes(self) -> pd.DataFrame:
+        """index, table: indexes that no query uses and every write pays for, those being built apart."""
+        return self.database.read(INVALID)
+
+    def open_transactions(self, seconds: float) -> pd.DataFrame:
+        """Transactions open for longer, and the locks on the team's tables that they hold."""
+        return self.database.read(OPEN, seconds=seconds)
+
+    def sizes(self, tables: Sequence[str]) -> pd.DataFrame:
+        """table, size, rows, written: of these tables; `written` counts rows changed since the statistics began."""
+        return self.database.read(SIZES, tables=list(tables))
+
+    @property
+    def role(self) -> str:
+        return self.owner or str(self.database.rows("select current_user as name")[0]["name"])
+
+    # What a plan may ask for. Each of these only describes; nothing happens.
+
+    def apply_file(self, file: File, lock_timeout: float, statement_timeout: float) -> Action:
+        """Apply a pending file."""
+        of = _about(file, lock_timeout, statement_timeout)
+        before = {"in_ledger": False, "file": migrating.digest(file)}
+        return migrating.Apply().plan(of, before, any(h.destroys for h in hazards.known_to_us([file])))
+
+    def finish_file(self, file: File, left: Sequence[int], lock_timeout: float, statement_timeout: float) -> Action:
+        """Apply what of a file is missing, and enter it."""
+        of = {**_about(file, lock_timeout, statement_timeout), "statements": list(left)}
+        shown = ", ".join(map(str, left)) or "none"
+        before = {"in_ledger": False, "file": migrating.digest(file)}
+        return migrating.Finish().plan({**of, "left": shown}, before)
+
+    def reverse(self, file: File, steps: Sequence[Any], lock_timeout: float) -> Action:
+        """Take an applied file back, where nothing is lost by that."""
+        sql = [step.sql for step in steps if step.sql]
+        of = {"version": file.version, "name": file.name, "sql": sql, "lock_timeout": lock_timeout}
+        return migrating.Reverse().plan({**of, "steps": "; ".join(sql)}, {"in_ledger": True})
+
+    def renumber(self, old: str, new: str) -> Action:
+        """Call an applied migration what its file is called now."""
+        return migrating.Renumber().plan({"old": old, "new": new}, {"old": True, "new": False})
+
+    def rebuild_index(self, index: str, patience: float) -> Action:
+        """Drop an invalid index, and build it again."""
+        change = migrating.RebuildIndex()
+        before = self.database.rows(migrating.INDEX, index=index)[0]
+        return change.plan({"index": index, "patience": patience}, before)
+
+    def relink(self, folder: Folder) -> Action:
+        """Have people link the folder to the environment's project."""
+        return steps.Relink().plan({"folder": str(folder.path), "project": self.project}, {"right": False})
+
+    def find_file(self, folder: Folder, version: str) -> Action:
+        """Have people bring back the file of an applied migration."""
+        return steps.FindFile().plan({"folder": str(folder.path), "version": version}, {"found": False})
+
+    def mend_rows(self, table: str, asks: str, query: str) -> Action:
+        """Have people decide about rows that a migration would be refused for."""
+        return steps.MendRows().plan({"table": table, "asks": asks, "query": query}, None)
+
+    def capture_drift(self, folder: Folder) -> Action:
+        """Have people make a migration of what was changed by hand, or take that back."""
+        return steps.CaptureDrift().plan({"folder": str(folder.path)}, None)
+
+    def close_access(self) -> Action:
+        """Have people close what is open to others than its owners, with a migration forward."""
+        return steps.CloseAccess().plan({}, None)
+
+    def mend_file(self, file: File, why: str) -> Action:
+        """Have people mend a file that fails."""
+        return steps.MendFile().plan({"path": str(file.path), "why": why}, {"file": migrating.digest(file)})
+
+
+def _about(file: File, lock_timeout: float, statement_timeout: float) -> dict[str, Any]:
+    return {
+        "path": str(file.path), "version": file.version, "name": file.name,
+        "lock_timeout": lock_timeout, "statement_timeout": statement_timeout,
+    }  # fmt: skip
+
+
+def applied(folder: Folder, ledger: pd.DataFrame) -> list[File]:
+    """What was applied, as the ledger has it; where a row holds no statements, as the folder has it."""
+    of_version = {file.version: file for file in folder.files}
+    found = []
+    rows: Any = ledger.itertuples()
+    for row in rows:
+        name = f"{row.version}_{row.name}.sql"
+        if len(row.statements):
+            text = ";\n".join(row.statements) + ";\n"
+            found.append(File(Path(name), str(row.version), str(row.name), tuple(statements.split(text, name))))
+        elif row.version in of_version:
+            found.append(of_version[str(row.version)])
+    return found
 
 
 def align(folder: Folder, ledger: pd.DataFrame) -> Alignment:
@@ -149,9 +295,14 @@ def align(folder: Folder, ledger: pd.DataFrame) -> Alignment:
     )
 
 
+def same(file: File, applied: Sequence[str]) -> bool:
+    """Whether nothing but white space differs: versions of the CLI cut differently."""
+    return _core(file.texts) == _core(applied)
+
+
 def _differs(file: File, applied: Sequence[str]) -> bool:
-    """Whether more than white space differs: versions of the CLI cut differently. An empty row tells nothing."""
-    return bool(applied) and _core(file.texts) != _core(applied)
+    """Whether it was applied as something else. An empty row tells nothing."""
+    return bool(applied) and not same(file, applied)
 
 
 def _core(texts: Iterable[str]) -> str:

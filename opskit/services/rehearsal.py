@@ -247,8 +247,17 @@ class Replay:
 
     expected: Catalog  # made by what the ledger says was applied
     with_pending: Catalog
+    found: Catalog  # on the target
     present: dict[str, list[bool | None]]  # version -> for each statement, whether its effect is on the target
     notes: list[str]
+
+    @property
+    def drift(self) -> pd.DataFrame:
+        """kind, name, how: in what the target is not what was applied; what pending files make is not counted."""
+        told = catalog.difference(self.expected, self.found)
+        keys = list(zip(told["kind"], told["name"], strict=True))
+        ours = [key in self.found and self.with_pending.get(key) == self.found[key] for key in keys]
+        return told[[not one for one in ours]]
 
 
 def replay(target: Database, owner: str, applied: Sequence[File], pending: Sequence[File], found: Catalog) -> Replay:
@@ -265,7 +274,7 @@ def replay(target: Database, owner: str, applied: Sequence[File], pending: Seque
         present: dict[str, list[bool | None]] = {}
         for file in pending:
             present[file.version], now = _step_by_step(stage, file, now, found)
-        return Replay(expected, now, present, stage.notes)
+        return Replay(expected, now, found, present, stage.notes)
 
 
 def _step_by_step(stage: Stage, file: File, now: Catalog, found: Catalog) -> tuple[list[bool | None], Catalog]:

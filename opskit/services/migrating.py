@@ -1,0 +1,266 @@
+"""The changes that migrations are: a file applied, finished or taken back, an index rebuilt, a version put right.
+
+All of it is done as the role that owns the schema, with a timeout on locks. The ledger's row is written as the Supabase
+CLI writes it, last, and in the transaction of the last statements where they have one.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from opskit import actions
+from opskit.actions import Arguments, Change
+from opskit.database import Database, Session
+from opskit.errors import Faulty, Refused, ServiceError
+from opskit.services import statements
+from opskit.services.statements import File, Statement
+
+TRIES = 5  # where a lock is not to be had
+PAUSE = 2.0  # seconds before the second; each is twice as long as the one before
+KEPT = "select exists (select from supabase_migrations.schema_migrations where version = %(version)s) as kept"
+ENTER = """
+    insert into supabase_migrations.schema_migrations (version, name, statements)
+    values (%(version)s, %(name)s, %(statements)s)
+"""
+LEDGER = """
+    create schema if not exists supabase_migrations;
+    create table if not exists supabase_migrations.schema_migrations
+      (version text primary key, statements text[], name text)
+"""
+INDEX = """
+    select i.indisvalid as valid, pg_get_indexdef(i.indexrelid) as definition
+    from pg_index i where i.indexrelid = to_regclass(%(index)s)
+"""
+RIGHT = "membership of the role that owns the schema"
+
+
+def read(of: Arguments) -> File | None:
+    """The file of an action, as it lies there now."""
+    path = Path(of["path"])
+    return statements.read(path, of["version"], of["name"]) if path.is_file() else None
+
+
+def digest(file: File | None) -> str | None:
+    return None if file is None or file.trouble else actions.digest(file.texts)
+
+
+def kept(database: Database, version: str) -> bool:
+    """Whether the ledger has a version; a database without a ledger has none."""
+    try:
+        return bool(database.rows(KEPT, version=version)[0]["kept"])
+    except Faulty as error:
+        if error.sqlstate == "42P01":
+            return False
+        raise
+
+
+class Apply(Change):
+    name = "migrations.apply_file"
+    title = "Apply {version}_{name}.sql"
+    right = RIGHT
+    in_database = True
+    final = "a migration is taken back by another one, forward: see the runbook's rollback"
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return {"in_ledger": kept(services.database, of["version"]), "file": digest(read(of))}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["in_ledger"])
+
+    def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
+        file = read(of)
+        if file is None or digest(file) != before["file"]:
+            raise Refused(f"{of['path']} is not the file that was planned; not applied.")
+        only = of.get("statements")
+        left = [s for s in file.statements if s.node is not None and (only is None or s.number in only)]
+        with services.database.session(of["statement_timeout"] + 60.0) as session:
+            session.execute(LEDGER if not _has_ledger(session) else "select 1")
+            send(session, services.migrations.owner, file, left, of)
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return "supabase db push --linked --yes"
+
+
+class Finish(Apply):
+    name = "migrations.finish_file"
+    title = "Finish {version}_{name}.sql: statements {left}, then the ledger"
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        repair = f"supabase migration repair --linked --status applied {of['version']}"
+        return f'psql "$DATABASE_URL" -1 -f statements-{of["left"]}.sql && {repair}'
+
+
+def send(session: Session, owner: str | None, file: File, left: list[Statement], of: Arguments) -> None:
+    """Send these statements as the CLI does, then the ledger's row. Raises Faulty saying what stays of a failure."""
+    row = {"version": file.version, "name": file.name, "statements": file.texts}
+    groups = [(alone, list(some)) for alone, some in groupby(left, lambda s: s.alone)]
+    done: list[int] = []
+    for last, (alone, some) in _with_last([*groups, (False, [])] if not groups or groups[-1][0] else groups):
+        enter = row if last else None
+        try:
+            if alone:
+                for statement in some:
+                    _by_itself(session, owner, statement, of)
+                    done.append(statement.number)
+            else:
+                _patiently(session, owner, some, enter, of)
+                done += [s.number for s in some]
+        except ServiceError as error:
+            stays = f" Statements {done} are committed; the ledger has no row." if done else " Nothing of it stays."
+            failed = Faulty("database", error.message.removeprefix("database: ") + stays)
+            failed.sqlstate = error.sqlstate
+            raise failed from None
+
+
+def _with_last(groups: list[Any]) -> Iterator[tuple[bool, Any]]:
+    for number, group in enumerate(groups, 1):
+        yield number == len(groups), group
+
+
+def _patiently(session: Session, owner: str | None, some: list[Statement], row: Any, of: Arguments) -> None:
+    """One transaction; where it does not get a lock it is rolled back, and tried again a little later."""
+    for number in range(TRIES):
+        try:
+            return _together(session, owner, some, row, of)
+        except ServiceError as error:
+            if error.sqlstate != "55P03" or number == TRIES - 1:
+                raise
+        time.sleep(PAUSE * 2**number)
+    return None
+
+
+def _together(session: Session, owner: str | None, some: list[Statement], row: Any, of: Arguments) -> None:
+    _begin_as(session, owner, of["lock_timeout"], of["statement_timeout"])
+    session.execute("begin")
+    try:
+        for statement in some:
+            session.execute(statement.text)
+        if row:
+            session.execute(ENTER, **row)
+        session.execute("commit")
+    except ServiceError:
+        if not session.idle:
+            session.execute("rollback")
+        raise
+
+
+def _by_itself(session: Session, owner: str | None, statement: Statement, of: Arguments) -> None:
+    """What no transaction holds: no timeout on locks, which would leave an invalid index behind. One that an earlier
+    attempt left is dropped before."""
+    _begin_as(session, owner, 0, 0)
+    index = getattr(statement.node, "idxname", None)
+    if index and any(row["valid"] is False for row in session.execute(INDEX, index=f'"{index}"')):
+        session.execute(f'drop index concurrently "{index}"')
+    session.execute(statement.text)
+
+
+def _begin_as(session: Session, owner: str | None, lock_timeout: float, statement_timeout: float) -> None:
+    """As the CLI begins each file, with our timeouts; a file may set its own."""
+    session.execute("reset all")
+    if owner:
+        session.execute(f'set role "{owner}"')
+    session.execute(f"set lock_timeout = '{lock_timeout}s'")
+    session.execute(f"set statement_timeout = '{statement_timeout}s'")
+
+
+def _has_ledger(session: Session) -> bool:
+    return bool(
+        session.execute("select to_regclass('supabase_migrations.schema_migrations') is not null as it")[0]["it"]
+    )
+
+
+class Reverse(Change):
+    name = "migrations.reverse"
+    title = "Take back {version}_{name}: {steps}, and its row in the ledger"
+    right = RIGHT
+    in_database = True
+    final = "apply the migration again, once the app knows it"
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return {"in_ledger": kept(services.database, of["version"])}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return not now["in_ledger"]
+
+    def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
+        with services.database.transaction() as cursor:
+            _become(cursor, services.migrations.owner, of["lock_timeout"])
+            for sql in of["sql"]:
+                cursor.execute(sql)
+            cursor.execute("delete from supabase_migrations.schema_migrations where version = %(version)s", of)
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        repair = f"supabase migration repair --linked --status reverted {of['version']}"
+        return f'psql "$DATABASE_URL" -1 -c "{"; ".join(of["sql"])}" && {repair}'
+
+
+class Renumber(Change):
+    name = "migrations.renumber"
+    title = "Ledger: {old} is called {new} now; its statements are the same"
+    right = RIGHT
+    in_database = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return {name: kept(services.database, of[name]) for name in ("old", "new")}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["new"] and not now["old"])
+
+    def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
+        _rename(services, of["old"], of["new"])
+
+    def undo(self, services: Any, of: Arguments, before: Any, after: Any, key: str) -> None:
+        _rename(services, of["new"], of["old"])
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        repair = "supabase migration repair --linked --status"
+        return f"{repair} reverted {of['old']} && {repair} applied {of['new']}"
+
+
+def _rename(services: Any, old: str, new: str) -> None:
+    with services.database.transaction() as cursor:
+        _become(cursor, services.migrations.owner, 3)
+        cursor.execute("update supabase_migrations.schema_migrations set version = %s where version = %s", (new, old))
+        if cursor.rowcount != 1:
+            raise Refused(f"the ledger has no {old} any more; not touched.")
+
+
+def _become(cursor: Any, owner: str | None, lock_timeout: float) -> None:
+    if owner:
+        cursor.execute(f'set local role "{owner}"')
+    cursor.execute(f"set local lock_timeout = '{lock_timeout}s'")
+
+
+class RebuildIndex(Change):
+    name = "migrations.rebuild_index"
+    title = "Index {index}: drop the invalid one, and build it again without blocking"
+    right = RIGHT
+    in_database = True
+    final = "an index that was invalid helped nobody"
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        found = services.database.rows(INDEX, index=of["index"])
+        return found[0] if found else {"valid": None, "definition": None}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return now["valid"] is True
+
+    def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
+        with services.database.session(of["patience"]) as session:
+            _begin_as(session, services.migrations.owner, 0, 0)
+            session.execute(f"drop index concurrently if exists {of['index']}")
+            session.execute(concurrently(before["definition"]))
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return (
+            f'psql "$DATABASE_URL" -c "drop index concurrently {of["index"]}" -c "{concurrently(before["definition"])}"'
+        )
+
+
+def concurrently(definition: str) -> str:
+    return re.sub(r"^CREATE (UNIQUE )?INDEX ", r"CREATE \1INDEX CONCURRENTLY ", definition)

@@ -1,0 +1,120 @@
+"""What only people can do about migrations. Each of these looks whether it was done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from opskit.actions import Arguments, Change
+from opskit.services import migrating, offenders, statements
+
+LINK = Path("../.temp/project-ref")  # beside the folder: where the Supabase CLI keeps what it is linked to
+
+
+def linked(folder: Path) -> str | None:
+    """The project that the CLI would push this folder to; None: none."""
+    try:
+        return (folder / LINK).read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+class Relink(Change):
+    name = "migrations.relink"
+    title = "By hand: link the folder to {project}, the project of this environment"
+    manual = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return {"right": linked(Path(of["folder"])) == of["project"]}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["right"])
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return f"supabase link --project-ref {of['project']}"
+
+
+class FindFile(Change):
+    name = "migrations.find_file"
+    title = "By hand: bring back the file of {version}, which the ledger has and the folder has not"
+    manual = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return {"found": any(Path(of["folder"]).glob(f"{of['version']}_*.sql"))}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["found"])
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return (
+            f"git log --all --oneline -- 'supabase/migrations/{of['version']}_*' || supabase migration fetch --linked"
+        )
+
+
+class MendRows(Change):
+    name = "migrations.mend_rows"
+    title = "By hand: decide about the rows of {table} that do not have: {asks}"
+    manual = True
+    in_database = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return {"offenders": offenders.again(services.database, of["query"])}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["offenders"] == 0)
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return f"""psql "$DATABASE_URL" -c '{of["query"].replace("select count(*) as count", "select *", 1)}'"""
+
+
+class CaptureDrift(Change):
+    name = "migrations.capture_drift"
+    title = "By hand: write a migration of what was changed without one, and enter it as applied; or take it back"
+    manual = True
+    in_database = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        from opskit.services.migrations import read  # noqa: PLC0415  # which plans these steps
+
+        folder = read(of["folder"])
+        pending = services.migrations.align(folder).pending
+        return {"drift": len(services.migrations.drift(folder, pending))}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["drift"] == 0)
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return "supabase db pull --linked && supabase migration repair --linked --status applied VERSION"
+
+
+class CloseAccess(Change):
+    name = "migrations.close_access"
+    title = "By hand: close what others than its owners get at, with a migration forward"
+    manual = True
+    in_database = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return {"open": len(services.migrations.exposed())}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["open"] == 0)
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return "supabase migration new close_access && supabase db push --linked --yes"
+
+
+class MendFile(Change):
+    name = "migrations.mend_file"
+    title = "By hand: mend {path}: {why}"
+    manual = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        path = Path(of["path"])
+        found = statements.read(path, "", "") if path.is_file() else None
+        return {"file": migrating.digest(found)}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["file"] != before["file"])
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return f'psql "$SCRATCH_DATABASE_URL" -1 -f {of["path"]}'
