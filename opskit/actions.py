@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from opskit.errors import CannotTell, Denied, NotFound, OpskitError, Refused, Throttled, Unreachable
+from opskit.errors import CannotTell, Denied, Faulty, NotFound, OpskitError, Refused, Throttled, Unreachable
 from opskit.journal import Event, Journal
 
 Json = Any  # what json.loads gives: dict, list, str, int, float, bool, None
@@ -265,7 +265,7 @@ def _do(change: Change, action: Action, services: Any, journal: Journal, key: st
     except (Denied, NotFound) as error:  # the vendor keeps this from us; a person may be let in
         return _end(journal, action, Result.WAITING, f"{error.message} By hand: {action.by_hand}")
     except OpskitError as error:
-        trouble, unanswered = error.message, isinstance(error, Unreachable) and error.was_sent
+        trouble, unanswered = error.message, _is_unanswered(error)
     try:
         now, done = _settled(change, action, services)
     except CannotTell as error:
@@ -276,6 +276,13 @@ def _do(change: Change, action: Action, services: Any, journal: Journal, key: st
         return _end(journal, action, Result.UNKNOWN, trouble or "whether it worked cannot be seen", now)
     why = trouble or f"afterwards still: {json.dumps(now)[:200]}"
     return _end(journal, action, Result.UNKNOWN if unanswered else Result.FAILED, why, now)  # it may still happen
+
+
+def _is_unanswered(error: OpskitError) -> bool:
+    """Whether what was sent may have been done all the same: a service that failed does not know that either."""
+    if isinstance(error, Unreachable):
+        return error.was_sent
+    return isinstance(error, Faulty) and (error.status or 0) >= 500
 
 
 def _refused(

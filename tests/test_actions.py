@@ -208,18 +208,29 @@ def never_sent() -> Unreachable:
     return error
 
 
-@pytest.mark.parametrize("trouble", [never_sent(), Faulty("shelf")])
+@pytest.mark.parametrize("trouble", [never_sent(), Faulty("shelf", status=400)])
 def test_trouble_that_had_no_effect_failed(shelf: Shelf, journal: Journal, trouble: Exception) -> None:
     shelf.troubles = [trouble]
     assert results(put("a"), put("b"), shelf=shelf, journal=journal) == [Result.FAILED]
 
 
-def test_what_was_sent_and_never_answered_may_still_happen(shelf: Shelf, journal: Journal) -> None:
-    shelf.troubles = [Unreachable("shelf")]
+@pytest.mark.parametrize("trouble", [Unreachable("shelf"), Faulty("shelf", status=500), Faulty("shelf", status=503)])
+def test_what_was_sent_and_never_answered_may_still_happen(shelf: Shelf, journal: Journal, trouble: Exception) -> None:
+    shelf.troubles = [trouble]
     assert results(put("a"), put("b"), shelf=shelf, journal=journal) == [Result.UNKNOWN]
     assert results(put("a"), put("b"), shelf=shelf, journal=journal) == [Result.DONE, Result.DONE]
     first, again = [e["key"] for e in journal.read() if e["event"] == "action.begun"][:2]
     assert first == again  # so that who did the first one late does not do the second
+
+
+def test_a_failure_whose_effect_comes_late_is_found_and_not_sent_again(shelf: Shelf, journal: Journal) -> None:
+    shelf.troubles = [Faulty("shelf", status=500)]
+    assert results(put("a"), shelf=shelf, journal=journal) == [Result.UNKNOWN]
+    assert undone(put("a"), shelf=shelf, journal=journal) == [("a", Result.UNKNOWN)]  # resume first
+    shelf.write("a", "new")
+    assert results(put("a"), shelf=shelf, journal=journal) == [Result.DONE]
+    assert shelf.done == ["a"]
+    assert undone(put("a"), shelf=shelf, journal=journal) == [("a", Result.DONE)]
 
 
 def test_trouble_on_the_way_back_is_no_trouble(shelf: Shelf, journal: Journal) -> None:
