@@ -120,6 +120,20 @@ def test_what_was_applied_makes_what_the_target_holds(target: Database, standing
     assert list(missing.itertuples(index=False, name=None)) == [("column", "public.documents.slug", "missing")]
 
 
+def test_a_statement_is_there_also_where_a_later_one_changed_what_it_made(
+    target: Database, standing: Sandbox, tmp_path: Path
+) -> None:
+    shipped = migrations.read(standing.folder / "supabase" / "migrations").files
+    texts = (
+        "create table notes (id int);\nalter table notes enable row level security;\ncreate index i on notes (id);",
+    )
+    there = {**catalog.read(target.rows), ("table", "public.notes"): "r, row-level security"}
+    there |= {("column", "public.notes.id"): "integer"}
+    played = rehearsal.replay(target, OWNER, shipped, files(tmp_path, *texts), there)
+    assert list(played.present.values()) == [[True, True, False]]
+    assert played.drift.empty
+
+
 def test_nothing_is_left_of_a_scratch_server(target: Database, tmp_path: Path) -> None:
     with scratch.server(scratch.choose(18)) as open_database, open_database("postgres").session() as session:
         (home,) = session.execute("select current_setting('unix_socket_directories') as home")

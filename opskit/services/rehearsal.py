@@ -278,22 +278,25 @@ def replay(target: Database, owner: str, applied: Sequence[File], pending: Seque
 
 
 def _step_by_step(stage: Stage, file: File, now: Catalog, found: Catalog) -> tuple[list[bool | None], Catalog]:
-    there: list[bool | None] = []
+    """For each statement of a file whether its effect is on the target, and the catalog after all of them."""
+    seen = [now]  # before the first, and after each
     stage.session.execute(f'set role "{stage.owner}"')
     for statement in file.statements:
-        before = now
         if statement.node is not None and not statement.transaction:
             with suppress(ServiceError):
                 stage.session.execute(statement.text)
-                now = stage.catalog()
-        there.append(_is_there(before, now, found))
+        seen.append(stage.catalog())
     stage.session.execute("reset role")
-    return there, now
+    return [_is_there(number, seen, found) for number in range(len(file.statements))], seen[-1]
 
 
-def _is_there(before: Catalog, after: Catalog, found: Catalog) -> bool | None:
-    """Whether what a statement made or took away is so on the target; None where it shows nowhere."""
+def _is_there(number: int, seen: list[Catalog], found: Catalog) -> bool | None:
+    """Whether what a statement made or took away is so on the target, as it left it or as a later one did.
+
+    None where it shows nowhere.
+    """
+    before, after = seen[number : number + 2]
     changed = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
     if not changed:
         return None
-    return all(found.get(key) == after.get(key) for key in changed)
+    return all(found.get(key) in [later.get(key) for later in seen[number + 1 :]] for key in changed)
