@@ -24,7 +24,7 @@ from opskit.services.statements import File, Statement
 
 @dataclass(frozen=True, order=True)
 class Hazard:
-    """One thing to know before it is applied. `destroys`: it takes data or access away, so it is approved by name."""
+    """One thing to know before it is applied."""
 
     file: str
     line: int
@@ -154,6 +154,13 @@ SQUAWK = {  # its rules that we pass on; where two names stand for one thing, it
     "ban-drop-column": "drop-column",
     "ban-truncate-cascade": "truncate-cascade",
 }
+HOLDING = {  # what holds data
+    enums.ObjectType.OBJECT_TABLE,
+    enums.ObjectType.OBJECT_SCHEMA,
+    enums.ObjectType.OBJECT_MATVIEW,
+    enums.ObjectType.OBJECT_TYPE,
+}
+TAKING = {enums.AlterTableType.AT_DropColumn, enums.AlterTableType.AT_DisableRowSecurity}
 LONG = 300.0  # seconds that squawk may take
 
 
@@ -188,6 +195,22 @@ def known_to_squawk(files: Sequence[File]) -> list[Hazard]:
         for one in told
         if one["rule_name"] in SQUAWK
     ]
+
+
+def destroys(file: File) -> bool:
+    """Whether a file takes data or protection away, so that it has to be approved by name. Asks nobody but us."""
+    return any(_takes_away(statement.node) for statement in file.statements)
+
+
+def _takes_away(node: Any) -> bool:
+    match node:
+        case ast.UpdateStmt(whereClause=None) | ast.DeleteStmt(whereClause=None) | ast.TruncateStmt():
+            return True
+        case ast.DropStmt(removeType=kind):
+            return kind in HOLDING
+        case ast.AlterTableStmt(cmds=commands):
+            return any(command.subtype in TAKING for command in commands or ())
+    return False
 
 
 def _squawk() -> Path:

@@ -19,21 +19,6 @@ def linked(folder: Path) -> str | None:
         return None
 
 
-class Relink(Change):
-    name = "migrations.relink"
-    title = "By hand: link the folder to {project}, the project of this environment"
-    manual = True
-
-    def look(self, services: Any, of: Arguments) -> Any:
-        return {"right": linked(Path(of["folder"])) == of["project"]}
-
-    def done(self, now: Any, before: Any) -> bool:
-        return bool(now["right"])
-
-    def by_hand(self, of: Arguments, before: Any) -> str:
-        return f"supabase link --project-ref {of['project']}"
-
-
 class FindFile(Change):
     name = "migrations.find_file"
     title = "By hand: bring back the file of {version}, which the ledger has and the folder has not"

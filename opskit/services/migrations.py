@@ -198,7 +198,7 @@ class Migrations:
         """Apply a pending file."""
         of = _about(file, lock_timeout, statement_timeout)
         before = {"in_ledger": False, "file": migrating.digest(file)}
-        return migrating.Apply().plan(of, before, any(h.destroys for h in hazards.known_to_us([file])))
+        return migrating.Apply().plan(of, before, hazards.destroys(file))
 
     def finish_file(self, file: File, left: Sequence[int], lock_timeout: float, statement_timeout: float) -> Action:
         """Apply what of a file is missing, and enter it."""
@@ -222,10 +222,6 @@ class Migrations:
         change = migrating.RebuildIndex()
         before = self.database.rows(migrating.INDEX, index=index)[0]
         return change.plan({"index": index, "patience": patience}, before)
-
-    def relink(self, folder: Folder) -> Action:
-        """Have people link the folder to the environment's project."""
-        return steps.Relink().plan({"folder": str(folder.path), "project": self.project}, {"right": False})
 
     def find_file(self, folder: Folder, version: str) -> Action:
         """Have people bring back the file of an applied migration."""

@@ -1,0 +1,191 @@
+"""Migrations applied, finished, taken back and put right, on a real database whose owner is no superuser."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import everything
+
+from opskit.actions import Change, plain
+from opskit.errors import Faulty, Refused
+from opskit.sandbox import Sandbox
+from opskit.services import Services, migrating, migrations, reversal
+from opskit.services.statements import File
+
+VERSION = "20270101000000"
+ROW = "select version, name, statements from supabase_migrations.schema_migrations where version = %(version)s"
+
+
+@pytest.fixture
+def services(firm: Sandbox) -> Services:
+    return everything(firm.name)[1]
+
+
+def file(folder: Path, text: str, version: str = VERSION) -> File:
+    path = folder / f"{version}_made.sql"
+    path.write_bytes(text.encode())
+    return next(one for one in migrations.read(folder).files if one.version == version)
+
+
+def do(services: Services, action: Any) -> Any:
+    """Do it if it still is as planned; the state afterwards."""
+    change = Change.known[action.name]
+    assert plain(change.look(services, action.arguments)) == action.before
+    change.do(services, action.arguments, action.before, "key")
+    now = plain(change.look(services, action.arguments))
+    assert change.done(now, action.before)
+    return now
+
+
+def ledger(services: Services, version: str = VERSION) -> list[Any]:
+    return services.database.rows(ROW, version=version)
+
+
+def apply(services: Services, made: File, **timeouts: float) -> Any:
+    return services.migrations.apply_file(made, timeouts.get("lock", 1), 30)
+
+
+def test_a_file_is_applied_and_entered_as_the_cli_enters_it(services: Services, tmp_path: Path) -> None:
+    made = file(tmp_path, "-- why;\ncreate table made (id int);\r\n\r\ncreate index made_id on made (id);\n-- end\n")
+    do(services, apply(services, made))
+    texts = ["-- why;\ncreate table made (id int)", "create index made_id on made (id)", "-- end"]
+    assert ledger(services) == [{"version": VERSION, "name": "made", "statements": texts}]
+    owner = services.database.rows("select relowner::regrole::text as owner from pg_class where relname = 'made'")
+    assert owner == [{"owner": "postgres"}]
+
+
+def test_of_a_file_that_fails_nothing_stays(services: Services, tmp_path: Path) -> None:
+    made = file(tmp_path, "create table made (id int);\nselect 1 / 0;")
+    with pytest.raises(Faulty, match=r"division by zero .* Nothing of it stays"):
+        do(services, apply(services, made))
+    assert services.database.rows("select to_regclass('made') as made") == [{"made": None}]
+    assert ledger(services) == []
+
+
+def test_behind_concurrently_it_is_said_what_stays_and_the_rest_is_finished(services: Services, tmp_path: Path) -> None:
+    text = "alter table documents add column made int;\ncreate index concurrently made_i on documents (made);\n"
+    made = file(tmp_path, text + "select 1 / 0;")
+    with pytest.raises(Faulty, match=r"Statements \[1, 2\] are committed; the ledger has no row"):
+        do(services, apply(services, made))
+    mended = file(tmp_path, text + "select 1;")
+    do(services, services.migrations.finish_file(mended, [3], 1, 30))
+    assert len(ledger(services)[0]["statements"]) == 3
+
+
+def test_an_invalid_index_is_dropped_before_it_is_built_again(
+    services: Services, firm: Sandbox, tmp_path: Path
+) -> None:
+    with services.database.session() as session:
+        session.execute("set role postgres")
+        with pytest.raises(Faulty):
+            session.execute("create unique index concurrently made_i on documents (status)")
+    assert list(services.migrations.invalid_indexes()["index"]) == ["made_i"]
+    made = file(tmp_path, "create index concurrently made_i on documents (status);")
+    do(services, apply(services, made))
+    assert services.migrations.invalid_indexes().empty
+    assert len(ledger(services)) == 1
+
+
+def test_a_lock_that_is_not_to_be_had_is_tried_for_again(
+    services: Services, firm: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrating, "PAUSE", 0.2)
+    made = file(tmp_path, "alter table documents add column made int;")
+    with everything(firm.name)[1].database.session() as other:
+        other.execute("begin")
+        other.execute("select 1 from documents limit 1")
+        threading.Timer(1.2, lambda: other.execute("commit")).start()
+        do(services, apply(services, made, lock=0.5))
+    assert len(ledger(services)) == 1
+
+
+def test_a_lock_is_not_waited_for_without_end(
+    services: Services, firm: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrating, "PAUSE", 0.01)
+    made = file(tmp_path, "alter table documents add column made int;")
+    with everything(firm.name)[1].database.session() as other:
+        other.execute("begin")
+        other.execute("select 1 from documents limit 1")
+        with pytest.raises(Faulty, match="55P03"):
+            do(services, apply(services, made, lock=0.1))
+
+
+def test_a_file_that_was_edited_since_the_plan_is_not_applied(services: Services, tmp_path: Path) -> None:
+    action = apply(services, file(tmp_path, "select 1;"))
+    file(tmp_path, "drop table documents;")
+    with pytest.raises(Refused, match="is not the file that was planned"):
+        Change.known[action.name].do(services, action.arguments, action.before, "key")
+
+
+def test_what_destroys_is_approved_by_name(services: Services, tmp_path: Path) -> None:
+    for text in ("delete from documents;", "drop table documents;", "alter table documents drop column title;"):
+        assert apply(services, file(tmp_path, text)).removes_access
+    assert not apply(services, file(tmp_path, "create table made (id int);")).removes_access
+
+
+def test_a_version_is_put_right_and_back(services: Services) -> None:
+    old, new = "20251006113348", "20251006113349"
+    action = services.migrations.renumber(old, new)
+    after = do(services, action)
+    assert len(ledger(services, new)) == 1
+    Change.known[action.name].undo(services, action.arguments, action.before, after, "key")
+    assert len(ledger(services, old)) == 1
+
+
+def test_a_migration_is_taken_back_where_nothing_is_lost(services: Services, tmp_path: Path) -> None:
+    made = file(tmp_path, "set lock_timeout = '1s';\nalter table document_snapshots rename column payload to body;")
+    do(services, apply(services, made))
+    steps = reversal.reverse(made)
+    assert reversal.lossless(steps)
+    do(services, services.migrations.reverse(made, steps, 1))
+    assert services.database.rows("select count(payload) as n from document_snapshots limit 1")
+    assert ledger(services) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "back", "safe"),
+    [
+        ("create index i on t (a);", 'drop index "i"', True),
+        ("alter table t rename to u;", 'alter table "u" rename to "t"', True),
+        ("alter table t add constraint c check (a > 0);", 'alter table "t" drop constraint "c"', True),
+        ("alter table t add column a int;", 'alter table "t" drop column "a"', False),
+        ("create table t (a int);", 'drop table "t"', False),
+        ("drop table t;", None, False),
+        ("update t set a = 1;", None, False),
+    ],
+)
+def test_ways_back(tmp_path: Path, text: str, back: str | None, safe: bool) -> None:
+    (step,) = steps = reversal.reverse(file(tmp_path, text))
+    assert (step.sql, reversal.lossless(steps)) == (back, safe)
+
+
+@pytest.mark.parametrize(
+    ("text", "offenders"),
+    [
+        ("alter table documents add constraint c check (word_count < 0);", True),
+        ("alter table documents add constraint c check (word_count < 0) not valid;", None),
+        ("alter table documents add constraint c check (word_count >= 0);", False),
+        ("alter table documents alter column user_id set not null;", False),
+        ("create unique index i on documents (status);", True),
+        ("alter table documents add constraint c unique (id);", False),
+        ("alter table documents alter column title type int;", True),
+        ("alter table documents alter column status type varchar;", False),
+        ("alter table documents add constraint c foreign key (id) references user_profiles (id);", True),
+        ("alter table documents add constraint c foreign key (user_id) references user_profiles;", False),
+        ("create table made (a int); alter table made add constraint c check (a > 0);", None),
+    ],
+)
+def test_rows_that_would_be_refused_are_counted(services: Services, tmp_path: Path, text: str, offenders: Any) -> None:
+    found = services.migrations.offenders([file(tmp_path, text)])
+    assert [bool(n) for n in found.offenders] == ([] if offenders is None else [offenders]), found
+
+
+def test_what_an_earlier_statement_may_put_right_is_not_proven(services: Services, tmp_path: Path) -> None:
+    text = "update documents set word_count = -1;\nalter table documents add constraint c check (word_count < 0);"
+    (row,) = services.migrations.offenders([file(tmp_path, text)]).itertuples()
+    assert row.offenders is None
+    assert "an earlier statement changes rows" in row.why
