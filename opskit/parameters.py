@@ -102,7 +102,7 @@ EventId = identifier("evt_", "a Stripe event")
 Folder = Annotated[str, StringConstraints(min_length=1, max_length=1000), Field(title="a folder's path")]
 Versions = Annotated[str, StringConstraints(pattern=r"^(pending|[0-9]+(\s*,\s*[0-9]+)*)$")]
 MigrationTask = Literal["preflight", "apply", "diagnose", "backfill", "rollback"]
-RehearsalBase = Literal["target", "empty"]
+Base = Literal["target", "empty"]
 
 KINDS: dict[str, Any] = {
     "Text": Text,
@@ -120,7 +120,7 @@ KINDS: dict[str, Any] = {
     "Folder": Folder,
     "Versions": Versions,
     "MigrationTask": MigrationTask,
-    "RehearsalBase": RehearsalBase,
+    "Base": Base,
 }
 
 Declaration = dict[str, tuple[Any, Any]]  # name -> (kind, default with its description)

@@ -121,7 +121,7 @@ def test_every_exit_code_is_in_the_readme() -> None:
 
 def test_every_command_under_a_step_is_one_of_ours_or_a_vendors() -> None:
     """“By hand” names what to type; a typing error in the tool's own name would be found at the worst moment."""
-    tools = {"psql", "stripe", "vercel", "curl", "opskit", "supabase"}
+    tools = {"psql", "stripe", "vercel", "curl", "opskit", "supabase", "squawk"}
     for path in NOTEBOOKS:
         for typed in re.findall(r"By hand[^`]*`([^`]+)`", markdown(path)):
             assert typed.split()[0] in tools, f"{path.name}: {typed}"

@@ -123,7 +123,7 @@ def expected() -> list[tuple[str, int, str]]:
 
 
 def test_each_hazard_is_found_once_and_none_is_invented(folder: Path) -> None:
-    found = hazards.find(migrations.read(folder).files)
+    found = hazards.find(migrations.opened(folder).files)
     assert [(h.file, h.line, h.name) for h in found] == expected()
     assert {h.name for h in found} == set(hazards.KNOWN)  # every one that we know is in these files
     assert all(h.what and h.rewrite for h in found)
@@ -131,7 +131,7 @@ def test_each_hazard_is_found_once_and_none_is_invented(folder: Path) -> None:
 
 def test_a_file_that_cannot_be_sent_keeps_no_other_from_being_read(folder: Path) -> None:
     (folder / "20260101000005_data.sql").write_bytes(b"\xff")
-    found = hazards.find(migrations.read(folder).files)
+    found = hazards.find(migrations.opened(folder).files)
     assert [(h.file, h.line, h.name) for h in found] == [one for one in expected() if "_data" not in one[0]]
 
 
@@ -139,5 +139,5 @@ def test_without_squawk_nobody_says_that_there_is_none(folder: Path, monkeypatch
     monkeypatch.setattr("sys.executable", str(folder / "python"))
     monkeypatch.setenv("PATH", str(folder))
     with pytest.raises(CannotTell, match="squawk is not installed"):
-        hazards.find(migrations.read(folder).files)
-    assert list(hazards.known_to_us(migrations.read(folder).files))  # what needs no squawk is still found
+        hazards.find(migrations.opened(folder).files)
+    assert list(hazards.known_to_us(migrations.opened(folder).files))  # what needs no squawk is still found

@@ -27,7 +27,7 @@ def services(firm: Sandbox) -> Services:
 def file(folder: Path, text: str, version: str = VERSION) -> File:
     path = folder / f"{version}_made.sql"
     path.write_bytes(text.encode())
-    return next(one for one in migrations.read(folder).files if one.version == version)
+    return next(one for one in migrations.opened(folder).files if one.version == version)
 
 
 def do(services: Services, action: Any) -> Any:

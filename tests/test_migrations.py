@@ -34,7 +34,7 @@ APPLIED = (ONE, "one", ["select 'one'"])
 
 
 def aligned(folder: Path, *rows: Any) -> Alignment:
-    return align(migrations.read(folder), ledger(*rows))
+    return align(migrations.opened(folder), ledger(*rows))
 
 
 def versions(found: Alignment) -> list[str]:
@@ -94,7 +94,7 @@ def test_versions_are_compared_as_text(folder: Path) -> None:
 
 
 def test_asking_for_versions(folder: Path) -> None:
-    kept = migrations.read(folder)
+    kept = migrations.opened(folder)
     pending = align(kept, ledger(APPLIED)).pending
     assert [f.version for f in kept.chosen("pending", pending)] == [TWO, THREE]
     assert [f.version for f in kept.chosen(f" {THREE},", pending)] == [THREE]
@@ -104,9 +104,9 @@ def test_asking_for_versions(folder: Path) -> None:
 
 def test_no_folder_and_an_empty_one(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is no folder"):
-        migrations.read(tmp_path / "absent")
+        migrations.opened(tmp_path / "absent")
     with pytest.raises(BadInput, match="holds no migration"):
-        migrations.read(tmp_path)
+        migrations.opened(tmp_path)
 
 
 def test_a_broken_file_stays_in_its_place(folder: Path) -> None:

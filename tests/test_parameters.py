@@ -41,6 +41,11 @@ GOOD: dict[str, list[Any]] = {
     "DocumentId": ["0b1f1f9e-5d2c-4a56-9f0a-3f2d8c1e7a10"],
     "EndpointId": ["we_1AbC"],
     "EventId": ["evt_1AbC"],
+    "Folder": ["supabase/migrations", "/a b/c"],
+    "Versions": ["pending", "20260101000000", "20260101000000, 20260102000000"],
+    "MigrationTask": ["preflight", "apply", "diagnose", "backfill", "rollback"],
+    "Base": ["target", "empty"],
+    "Seconds": [4, 0.5],
 }
 BAD: dict[str, list[Any]] = {
     "Text": [5, None, "x" * 2001, ["a"]],
@@ -69,6 +74,11 @@ BAD: dict[str, list[Any]] = {
     "DocumentId": ["", "0b1f1f9e", "0b1f1f9e-5d2c-4a56-9f0a-3f2d8c1e7a1g", 7, None],
     "EndpointId": ["we_", "cus_1", "we_../x"],
     "EventId": ["evt_", "evt_1/retry", "ev_1"],
+    "Folder": ["", 5, None],
+    "Versions": ["", "all", "20260101000000;", ","],
+    "MigrationTask": ["", "push", None],
+    "Base": ["", "staging"],
+    "Seconds": [0, -1, 1e9, "soon"],
 }
 
 

@@ -31,7 +31,7 @@ def target(standing: Sandbox, state: Path) -> Iterator[Database]:
 def files(folder: Path, *texts: str) -> list[File]:
     for number, text in enumerate(texts):
         (folder / f"2027010100000{number}_f{number}.sql").write_bytes(text.encode())
-    return list(migrations.read(folder).files)
+    return list(migrations.opened(folder).files)
 
 
 def rehearse(target: Database, folder: Path, *texts: str, base: str = "target") -> Rehearsal:
@@ -102,14 +102,14 @@ def test_whom_the_policies_let_in_before_and_after(target: Database, tmp_path: P
 
 
 def test_a_new_project_begins_with_what_supabase_brings(target: Database, standing: Sandbox, tmp_path: Path) -> None:
-    shipped = migrations.read(standing.folder / "supabase" / "migrations").files
+    shipped = migrations.opened(standing.folder / "supabase" / "migrations").files
     found = rehearsal.rehearse(target, OWNER, shipped, "empty")
     assert list(found.tried.verdict) == ["passes"] * 7
     assert found.locks.empty
 
 
 def test_what_was_applied_makes_what_the_target_holds(target: Database, standing: Sandbox, tmp_path: Path) -> None:
-    shipped = migrations.read(standing.folder / "supabase" / "migrations").files
+    shipped = migrations.opened(standing.folder / "supabase" / "migrations").files
     found = catalog.read(target.rows)
     pending = files(tmp_path, "alter table documents add column slug text;\nset lock_timeout = '2s';", "select 1;")
     played = rehearsal.replay(target, OWNER, shipped, pending, found)
@@ -123,7 +123,7 @@ def test_what_was_applied_makes_what_the_target_holds(target: Database, standing
 def test_a_statement_is_there_also_where_a_later_one_changed_what_it_made(
     target: Database, standing: Sandbox, tmp_path: Path
 ) -> None:
-    shipped = migrations.read(standing.folder / "supabase" / "migrations").files
+    shipped = migrations.opened(standing.folder / "supabase" / "migrations").files
     texts = (
         "create table notes (id int);\nalter table notes enable row level security;\ncreate index i on notes (id);",
     )

@@ -59,9 +59,9 @@ class CaptureDrift(Change):
     in_database = True
 
     def look(self, services: Any, of: Arguments) -> Any:
-        from opskit.services.migrations import read  # noqa: PLC0415  # which plans these steps
+        from opskit.services.migrations import opened  # noqa: PLC0415  # which plans these steps
 
-        folder = read(of["folder"])
+        folder = opened(of["folder"])
         pending = services.migrations.align(folder).pending
         return {"drift": len(services.migrations.drift(folder, pending))}
 

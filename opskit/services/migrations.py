@@ -76,7 +76,7 @@ class Folder:
         return [file for file in pending if file.version in wanted]
 
 
-def read(path: str | Path) -> Folder:
+def opened(path: str | Path) -> Folder:
     """What lies in a migrations folder. Raises BadInput where there is no folder or no migration in it."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
