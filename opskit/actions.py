@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -78,6 +79,7 @@ class Change:
     manual: ClassVar[bool] = False
     settles: ClassVar[float] = 0.0  # seconds that an effect may need to become visible
     final: ClassVar[str] = ""  # why it cannot be undone; empty: it can
+    undo_means: ClassVar[str] = ""  # what to know before it is taken back, of {count} of them
     only_looks: ClassVar[bool] = False  # a step that changes nothing, so there is nothing to undo
     in_database: ClassVar[bool] = False  # it looks or acts there
 
@@ -357,6 +359,12 @@ def to_take_back(actions: Sequence[Action], events: Sequence[Event]) -> list[Act
     """Those of the actions that made a change of their own, last first."""
     past = Past(events)
     return [action for action in reversed(actions) if past.result(action) is Result.DONE and _is_ours(action)]
+
+
+def undo_means(actions: Sequence[Action]) -> list[str]:
+    """What a person should know before these are taken back."""
+    counts = Counter(action.name for action in actions)
+    return [said.format(count=n) for name, n in counts.items() if (said := Change.known[name].undo_means)]
 
 
 def _is_ours(action: Action) -> bool:

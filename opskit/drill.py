@@ -74,7 +74,7 @@ def rehearse(sandbox: Sandbox, scenario: str | Path, seed: int, twin: bool, look
     score.wrong += _diagnosis(score, truth) + _forbidden(proposed, truth["forbidden"])
     score.wrong += [f"looking changed {c}" for c in _strays(sandbox, before)]
     if not twin and proposed and proposed.actions and (outcome is Outcome.PLANNED or truth["manual"]):
-        score.wrong += _resolve(sandbox, score, folder, before, apply, truth["manual"])
+        score.wrong += _resolve(sandbox, score, folder, before, apply, truth)
     elif not twin:
         sandbox.by_hand()  # nothing that we could do: people do it
         score.wrong += _unhealed(sandbox)
@@ -87,17 +87,24 @@ def _incident(score: Score) -> str:
 
 
 def _resolve(
-    sandbox: Sandbox, score: Score, folder: Path, before: dict[str, Any], apply: Apply, manual: bool
+    sandbox: Sandbox, score: Score, folder: Path, before: dict[str, Any], apply: Apply, truth: dict[str, Any]
 ) -> list[str]:
     sandbox.by_hand()
     applied, outcome = apply(folder)
     score.records.append(str(applied))
     score.outcomes.append(outcome)
-    expected = (Outcome.VERIFIED,) if manual else (Outcome.VERIFIED, Outcome.PARTLY)
+    manual, waits = truth["manual"], set(truth["waits"])
+    expected = (Outcome.PARTLY,) if waits else (Outcome.VERIFIED,) if manual else (Outcome.VERIFIED, Outcome.PARTLY)
     wrong = [] if outcome in expected else [f"apply ended as: {outcome} {'; '.join(archive.reasons(applied))}"]
     ended = [e for e in journal.read(applied / record.JOURNAL) if e["event"] == "action.ended"]
     left = (Result.DONE, Result.ALREADY) if manual else (Result.DONE, Result.ALREADY, Result.WAITING)
-    wrong += [f"{e['result']}: {e['name']} {e['why']}" for e in ended if e["result"] not in left]
+    waiting = {e["name"] for e in ended if e["result"] == Result.WAITING}
+    wrong += [f"does not wait: {name}" for name in waits - waiting]
+    wrong += [
+        f"{e['result']}: {e['name']} {e['why']}"
+        for e in ended
+        if e["result"] not in left and not (e["result"] == Result.WAITING and e["name"] in waits)
+    ]
     return wrong + _unhealed(sandbox) + [f"changed outside `touches`: {c}" for c in _strays(sandbox, before)]
 
 

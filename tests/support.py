@@ -189,3 +189,21 @@ def quickly(cases: Iterable[Any], *quick: Any) -> list[Any]:
         (case if isinstance(case, tuple) else (case,), [] if case in quick else [pytest.mark.deep]) for case in cases
     ]
     return [pytest.param(*case, marks=marks) for case, marks in marked]
+
+
+SHELL = """
+show() {{ printf '%s\\0' "$@"; }}
+psql() {{ show psql "$@"; }}; stripe() {{ show stripe "$@"; }}; vercel() {{ show vercel "$@"; }}
+curl() {{ show curl "$@"; }}; opskit() {{ show opskit "$@"; }}; supabase() {{ show supabase "$@"; }}
+DATABASE_URL=url OWNER_DATABASE_URL=url
+{}
+"""
+
+
+def as_bash_reads(typed: str, folder: Path) -> list[str]:
+    """The words that bash hands to the tools of a command; nothing is started."""
+    ran = subprocess.run(
+        ["bash", "-c", SHELL.format(typed)], cwd=folder, capture_output=True, text=True, check=False, timeout=20
+    )
+    assert (ran.returncode, ran.stderr) == (0, ""), f"{typed}: {ran.stderr}"
+    return ran.stdout.split("\0")

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import click
 import pytest
+from support import as_bash_reads
 
 from opskit import parameters, runbooks
 from opskit.cli import main
@@ -125,6 +126,15 @@ def test_every_command_under_a_step_is_one_of_ours_or_a_vendors() -> None:
     for path in NOTEBOOKS:
         for typed in re.findall(r"By hand[^`]*`([^`]+)`", markdown(path)):
             assert typed.split()[0] in tools, f"{path.name}: {typed}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_command_under_a_step_can_be_pasted_into_bash(path: Path, tmp_path: Path) -> None:
+    for typed in re.findall(r"By hand[^`]*`([^`]+)`", markdown(path)):
+        words = as_bash_reads(typed, tmp_path)
+        for claims in re.findall(r"'(\{.*?\})'", " ".join(words)):
+            if "sub" in claims:
+                assert json.loads(claims)["sub"], typed
 
 
 # Links.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from support import everything
+from support import as_bash_reads, everything
 
-from opskit.actions import Action, Change, Result, carry_out, take_back
+from opskit.actions import Action, Change, Result, carry_out, take_back, undo_means
 from opskit.errors import Faulty, Refused
 from opskit.journal import Journal
 from opskit.sandbox import Sandbox
-from opskit.services import Services, restoring, saving
+from opskit.services import Services, restoring, saving, texts
 from opskit.services.policies import rehearsed
 
 SINCE = datetime.now(UTC) - timedelta(hours=24)
@@ -66,7 +67,7 @@ def truncated(firm: Sandbox, services: Services) -> pd.DataFrame:
         *told["actors"]["authors_documents"],
     }
     assert set(found[found.because == ""].document) == set(told["actors"]["authors_documents"])
-    quiet = found[saving.restorable(found, datetime.now(UTC))]
+    quiet = found[saving.restorable(found, datetime.now(UTC), blocked=False)]
     assert set(quiet.document) == set(told["actors"]["lost_documents"])
     return quiet
 
@@ -76,8 +77,8 @@ def test_a_restored_text_is_the_copys_and_can_be_taken_back(
 ) -> None:
     journal, row = Journal(tmp_path / "journal.jsonl"), next(truncated.itertuples())
     actions = [services.documents.preserve_copies([row.document]), restore(services, row)]
-    assert "html" not in str([action.data() for action in actions])  # no text stands in a plan
     _, copy = services.documents.bodies(row.document, row.kind, row.copy)
+    assert copy["html"][-40:] not in str([action.data() for action in actions])  # no text stands in a plan
     bad = stored(services, row.document)
     assert done(services, journal, *actions) == [Result.DONE, Result.DONE]
     assert stored(services, row.document) == copy["html"] != bad
@@ -91,6 +92,53 @@ def test_a_restored_text_is_the_copys_and_can_be_taken_back(
     assert done(services, Journal(tmp_path / "again.jsonl"), actions[1]) == [
         Result.STALE
     ]  # it has been written in since
+
+
+def by_hand(action: Action, folder: Path) -> str:
+    """The statement that psql gets once bash has read the line."""
+    return as_bash_reads(action.by_hand, folder)[3]
+
+
+def test_by_hand_writes_the_same_as_the_action(services: Services, truncated: pd.DataFrame, tmp_path: Path) -> None:
+    def now(document: str) -> Any:
+        query = "select content ->> 'html' as html, word_count from documents where id = %(id)s"
+        return services.database.rows(query, id=document)[0]
+
+    one, two, *_ = truncated.itertuples()
+    action, other = restore(services, one), restore(services, two)
+    assert done(services, Journal(tmp_path / "journal.jsonl"), action) == [Result.DONE]
+    with services.database.transaction() as cursor:
+        assert cursor.execute(by_hand(other, tmp_path)).rowcount == 1
+    for row in (one, two):
+        _, copy = services.documents.bodies(row.document, row.kind, row.copy)
+        assert now(row.document) == {"html": copy["html"], "word_count": len(texts.words(copy))}
+
+
+def test_the_backup_by_hand_exports_every_table_that_a_copy_may_come_from(
+    services: Services, truncated: pd.DataFrame, tmp_path: Path
+) -> None:
+    action = services.documents.preserve_copies(list(truncated.document))
+    as_bash_reads(action.by_hand, tmp_path)
+    for table, _ in restoring.TABLES.values():
+        query = (tmp_path / f"{table}.csv").read_text().split("\0")[3]
+        assert f"select * from {table} " in query
+        services.database.rows(query.removeprefix("copy (").removesuffix(") to stdout csv header"))
+
+
+def test_undo_says_first_what_it_does_to_the_texts(services: Services, truncated: pd.DataFrame) -> None:
+    planned = [restore(services, row) for row in truncated.itertuples()]
+    [said] = undo_means([services.documents.preserve_copies(list(truncated.document)), *planned])
+    assert said.startswith(f"the bad text goes back into {len(planned)} documents")
+
+
+def test_what_has_to_wait_is_done_once_it_is_stored_well(
+    services: Services, truncated: pd.DataFrame, tmp_path: Path
+) -> None:
+    row, journal = next(truncated.itertuples()), Journal(tmp_path / "journal.jsonl")
+    step = services.documents.run_again([row.document], SINCE, datetime(2026, 3, 1, 12, 32, tzinfo=UTC))
+    assert "12:32 UTC" in step.title
+    assert done(services, journal, step) == [Result.WAITING]
+    assert done(services, journal, restore(services, row), step) == [Result.DONE, Result.DONE]
 
 
 def test_what_was_written_meanwhile_is_not_overwritten(
@@ -229,7 +277,7 @@ def test_old_text_over_newer_is_found_and_left_to_its_author(firm: Sandbox, serv
     found = losses(services)
     assert set(found.document) == {*told["actors"]["overwritten_documents"], *told["actors"]["unchecked_documents"]}
     assert set(found.sign) == {"jumped-back"}
-    assert not saving.restorable(found, datetime.now(UTC)).any()
+    assert not saving.restorable(found, datetime.now(UTC), blocked=False).any()
 
 
 def test_an_ordinary_evening_puts_nothing_at_risk(firm: Sandbox, services: Services) -> None:
@@ -276,12 +324,31 @@ def test_who_blocks_others_is_found_and_stopped(
     (head,) = services.sessions.blockers().itertuples()
     assert head.waiting == len(told["actors"]["waiting"])
     assert not head.spared
-    action = getattr(services.sessions, verb)(head.pid, head.backend_start)
-    another = getattr(services.sessions, verb)(head.pid, "2026-01-01 00:00:00+00")
+    action = getattr(services.sessions, verb)(head)
+    assert f"({head.role}, {head.application}, open for " in action.title
+    assert head.query[:30] in action.title
+    another = getattr(services.sessions, verb)(head._replace(backend_start="2026-01-01 00:00:00+00"))
+    assert not services.database.rows(looked(by_hand(another, tmp_path)))
+    assert len(services.database.rows(looked(by_hand(action, tmp_path)))) == 1
     assert done(services, Journal(tmp_path / "another.jsonl"), another) == [Result.ALREADY]  # a pid that is used again
     assert len(services.sessions.blockers()) == 1
     assert done(services, Journal(tmp_path / "journal.jsonl"), action) == [Result.DONE]
     assert services.sessions.blockers().empty
+    assert not services.database.rows(looked(by_hand(action, tmp_path)))  # nobody waits for it any more
+
+
+def looked(statement: str) -> str:
+    """Which sessions a statement by hand would end, without ending any."""
+    return re.sub(r"pg_\w+_backend\(pid\)", "pid", statement)
+
+
+def test_a_migration_is_not_ended_by_hand_either(firm: Sandbox, services: Services, tmp_path: Path) -> None:
+    firm.break_with("autosave-lock")
+    (head,) = services.sessions.blockers().itertuples()
+    statement = looked(by_hand(services.sessions.terminate(head), tmp_path))
+    for query, found in (("alter table documents", 0), ("select 1 from schema_migrations", 0), ("select altered", 1)):
+        as_if = statement.replace("left(query, 200)", f"'{query}'")
+        assert len(services.database.rows(as_if)) == found
 
 
 def test_what_cannot_be_undone_says_so() -> None:

@@ -93,7 +93,62 @@ def test_no_loss_needs_no_explanation() -> None:
     ],
 )
 def test_what_may_be_put_back(row: dict[str, Any], may: bool) -> None:
-    assert list(saving.restorable(pd.DataFrame([row]), NOW)) == [may]
+    assert list(saving.restorable(pd.DataFrame([row]), NOW, blocked=True)) == [may]
+
+
+BEHIND_A_LOCK = risk(because="the update failed with 57014", sign="never-stored")
+
+
+def test_what_a_lock_held_up_may_be_put_back_once_it_is_gone_and_all_is_quiet() -> None:
+    rows = pd.DataFrame([BEHIND_A_LOCK, {**BEHIND_A_LOCK, "last_attempt": NOW - timedelta(minutes=14)}])
+    assert list(saving.restorable(rows, NOW, blocked=False)) == [True, False]
+    assert list(saving.restorable(rows, NOW, blocked=True)) == [False, False]
+
+
+def test_who_has_to_wait_is_told_until_when() -> None:
+    busy = risk(because="the sanitiser failed", last_attempt=NOW - timedelta(minutes=3))
+    rows = pd.DataFrame([busy, risk(because="the sanitiser failed"), risk(because=""), BEHIND_A_LOCK])
+    assert dict(saving.waiting(rows, NOW, blocked=False)) == {0: NOW + timedelta(minutes=12)}
+    assert dict(saving.waiting(rows, NOW, blocked=True)) == {
+        0: NOW + timedelta(minutes=12),
+        3: NOW + timedelta(minutes=15),
+    }
+    assert saving.waiting(rows.head(0), NOW, blocked=True).empty
+
+
+def reported(**changes: Any) -> dict[str, Any]:
+    usual = {"created_at": LOST, "failure_type": "error", "user_id": "u1", "document": "d1"}
+    return {**usual, **changes}
+
+
+@pytest.mark.parametrize(
+    ("failures", "lines", "left"),
+    [
+        ([reported()], [], 1),
+        ([reported()], [line(at=NOW)], 0),  # the next save of it succeeded: it is over
+        ([reported()], [line(at=LOST - timedelta(minutes=1))], 1),
+        ([reported()], [line(at=NOW, document="d2")], 1),
+        ([reported()], [line(at=NOW, status=500)], 1),
+        ([reported(document=None)], [line(at=NOW)], 1),
+        ([reported(failure_type="conflict")] * 2, [line(at=NOW)], 0),  # an ordinary day
+        ([reported(failure_type="network")] * 2, [], 0),
+        ([reported(failure_type="network", user_id=f"u{n}") for n in range(6)], [], 6),
+        ([reported(failure_type="conflict")] * 3, [line(at=NOW)], 3),  # again and again
+        ([], [], 0),
+    ],
+)
+def test_a_failure_counts_until_a_save_succeeds(
+    failures: list[dict[str, Any]], lines: list[dict[str, Any]], left: int
+) -> None:
+    told = pd.DataFrame(failures, columns=["created_at", "failure_type", "user_id", "document"])
+    log = pd.DataFrame(lines, columns=["at", "status", "operation", "code", "document"])
+    assert len(saving.ongoing(told, log)) == left
+
+
+@pytest.mark.parametrize("hit", [Hit(hard=3, conflicts=0, lost=0), Hit(hard=12, conflicts=0, lost=11), Hit(0, 0, 9)])
+def test_nobody_is_said_to_have_lost_what_a_copy_holds(hit: Hit) -> None:
+    assert "lost" not in urgency(hit)[2].replace("text is lost shows only when", "")
+    assert "saving fails" not in urgency(hit)[2]
 
 
 @pytest.mark.parametrize("kind", saving.WORDS)

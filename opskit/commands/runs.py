@@ -13,7 +13,19 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
-from opskit import approval, environment, followup, journal, parameters, plan, provenance, record, runbooks, signatures
+from opskit import (
+    actions,
+    approval,
+    environment,
+    followup,
+    journal,
+    parameters,
+    plan,
+    provenance,
+    record,
+    runbooks,
+    signatures,
+)
 from opskit import archive as records
 from opskit.actions import Action, Change, Result
 from opskit.commands import answering, fates
@@ -331,6 +343,7 @@ def undo(run: str, typed: str | None, no_lock: str, decided: tuple[str, ...], be
     expected = f"{target.name} {len(changes)}"
     if typed is None:
         lines = [f"{'For good: ' if a.title in final else 'To take back: '}{a.title}" for a in changes]
+        lines += [f"Mind: {said}." for said in actions.undo_means(changes)]
         typed = _ask(expected, "take back", "\n".join(lines))
     if " ".join(typed.split()) != expected:
         raise Refused(f"nothing was taken back: {typed!r} is not {expected!r}.", f"Type {expected!r}.")

@@ -158,6 +158,7 @@ def break_with(company: Company, name: str, twin: bool) -> dict[str, Any]:
         "actors": dict(company.world.actors),
         "twin": twin,
         "manual": bool(scenario.by_hand),
+        "waits": scenario.waits,
     }
 
 

@@ -254,6 +254,7 @@ class Scenario(Part):
     touches: list[TableTouch | ObjectTouch] = []
     healed: list[Holds] = []
     by_hand: list[Step] = []
+    waits: list[str] = []
     twin: Twin | None = None
 
     @field_validator("touches", mode="before")

@@ -166,6 +166,12 @@ class Documents:
         of = {"document": document, "kind": kind, "copy": copy, "updated_at": now.pop("updated_at")}
         return restoring.Restore().plan(of, now, words=str(words_lost))
 
+    def run_again(self, documents: Sequence[str], since: datetime, until: datetime) -> Action:
+        """Have a person run the runbook again, once these documents may be restored."""
+        of = {"documents": sorted(documents), "since": since.isoformat()}
+        before = {"worse": of["documents"]}
+        return restoring.RunAgain().plan(of, before, count=str(len(documents)), until=f"{until:%H:%M} UTC")
+
     def unversioned(self, since: datetime) -> pd.DataFrame:
         """Documents with snapshots since a moment that no version holds: document, user_id, missing."""
         return pd.DataFrame(

@@ -8,6 +8,7 @@ hash is the copy's. No text stands in a plan.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from opskit.actions import Arguments, Change
@@ -65,12 +66,13 @@ KEEP_BAD = """
       and not exists (select from document_versions v where v.document_id = d.id and v.content = d.content
                       and v.created_at > now() - interval '7 days')
 """
-WRITE = """
+COPY = """
     update documents d set content = c.{column}, word_count = coalesce(
       (select v.word_count from document_versions v where v.document_id = d.id and v.content = c.{column} limit 1),
       regexp_count(regexp_replace(coalesce(c.{column} ->> 'html', ''), '<[^>]*>', ' ', 'g'), '\\S+'))
-    from {table} c where d.id = %(document)s and c.id = %(copy)s and c.document_id = d.id
+    from {table} c
 """
+WRITE = COPY + "where d.id = %(document)s and c.id = %(copy)s and c.document_id = d.id"
 HOLDS = f"""
     select id from document_versions
     where document_id = %(document)s and {SHA.format("content")} = %(stored)s limit 1
@@ -118,8 +120,28 @@ class PreserveCopies(Change):
 
     def by_hand(self, of: Arguments, before: Any) -> str:
         ids = ",".join(of["documents"])
-        query = f"select * from document_snapshots where document_id = any('{{{ids}}}')"  # noqa: S608  # for a person
-        return f'psql "$DATABASE_URL" -c "copy ({query}) to stdout csv header" > snapshots.csv  # versions likewise'
+        query = f"select * from $t where document_id = any('{{{ids}}}')"  # noqa: S608  # for a person
+        export = f'psql "$DATABASE_URL" -c "copy ({query}) to stdout csv header" > $t.csv'
+        return f"for t in {' '.join(table for table, _ in TABLES.values())}; do {export}; done"
+
+
+class RunAgain(Change):
+    """Done once none of them is stored worse than a copy: a tab has stored its text, or a later run restored it."""
+
+    name = "documents.run_again"
+    title = "By hand: run again after {until}; {count} documents wait for 15 minutes without an attempt to save them"
+    manual = True
+    in_database = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        worse = services.documents.at_risk(datetime.fromisoformat(of["since"])).document
+        return {"worse": sorted({*worse} & {*of["documents"]})}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return not now["worse"]
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return f"opskit run autosave-incidents -p since {of['since']}"
 
 
 class Restore(Change):
@@ -132,6 +154,7 @@ class Restore(Change):
         "select on document_snapshots, document_branches, document_undo_history, autosave_failures, user_profiles"
     )
     in_database = True
+    undo_means = "the bad text goes back into {count} documents; this runbook sees no reason for that, and leaves it"
 
     def look(self, services: Any, of: Arguments) -> Any:
         found = state(services.database, of["document"], of["kind"], of["copy"])
@@ -182,8 +205,9 @@ class Restore(Change):
 
     def by_hand(self, of: Arguments, before: Any) -> str:
         table, column = TABLES[of["kind"]]
-        where = f"d.id = '{of['document']}' and c.id = '{of['copy']}' and d.updated_at = '{of['updated_at']}'"
+        where = f"d.id = '{of['document']}' and c.id = '{of['copy']}' and c.document_id = d.id"
+        where += f" and d.updated_at = '{of['updated_at']}'"
         since = before["newest_snapshot"] or "-infinity"
         where += f" and not exists (select from document_snapshots where document_id = d.id and created_at > '{since}')"
-        # For a person to read and to run, never for us.
-        return f'psql "$DATABASE_URL" -c "update documents d set content = c.{column} from {table} c where {where}"'  # noqa: S608
+        write = " ".join(COPY.format(table=table, column=column).split())
+        return f'psql "$DATABASE_URL" -c "{write} where {where}"'

@@ -16,6 +16,8 @@ import pandas as pd
 from opskit.services.texts import told
 
 QUIET = timedelta(minutes=15)  # without an attempt: before that, an open tab may hold newer text than anything stored
+OFTEN = 3  # conflicts or broken connections of one writer
+MANY = 5  # writers who have them at the same time
 NEAR = timedelta(seconds=60)  # between a log line and what it is about
 WAITED = ("55P03", "57014")  # lock not available; statement timeout
 BROKEN = ("42P01", "42702", "42703", "42883", "42P13")  # the code of a trigger, for everybody
@@ -48,12 +50,16 @@ def urgency(hit: Hit) -> tuple[str, str, str]:
     closed tab is a loss. Conflicts alone never are: what was stored stays stored. Of two clocks that disagree, the
     stricter counts: a confirmed loss is CRITICAL, whoever has it; P2 has an hour, P3 four.
     """
+    worse = f"{hit.lost} users have text that is stored worse than a copy of it"
+    failed = f"the latest saves of {hit.hard} users failed"
     if hit.lost > 10 or (hit.lost and hit.hard > 10):
-        level, why = "P0", f"{hit.lost} users have lost text, {hit.hard} cannot save"
+        level, why = "P0", f"{worse}; {failed}"
     elif hit.hard > 10:
-        level, why = "P0", f"{hit.hard} users cannot save; whether text is lost shows only when their tabs close"
-    elif hit.lost or hit.broken:
-        level, why = "P1", f"{hit.lost} users have lost text; saving fails for {hit.hard}"
+        level, why = "P0", f"{failed}; whether text is lost shows only when their tabs close"
+    elif hit.lost:
+        level, why = "P1", f"{worse}; {failed}" if hit.hard else worse
+    elif hit.broken:
+        level, why = "P1", f"{failed}; of {hit.attempts} attempts in the last hour {hit.failed}"
     elif hit.conflicts >= 3 or hit.most_by_one > 5:
         level, why = "P2", f"{hit.conflicts} users run into conflicts, again and again"
     elif hit.hard or hit.conflicts:
@@ -61,6 +67,20 @@ def urgency(hit: Hit) -> tuple[str, str, str]:
     else:
         level, why = "none", "nobody's save failed"
     return "CRITICAL" if hit.lost else LEVELS[level], level, why
+
+
+def ongoing(failures: pd.DataFrame, log: pd.DataFrame) -> pd.DataFrame:
+    """The reported failures that still matter.
+
+    Over are those after which a save of that document succeeded. A conflict or a broken connection now and then is an
+    ordinary day: these count, over or not, where one writer has often had them, or many writers have.
+    """
+    saved = log[log.status == 200].groupby("document")["at"].max().to_dict()
+    over = pd.to_datetime(failures.document.map(saved), utc=True) > pd.to_datetime(failures.created_at, utc=True)
+    by_type = failures.groupby("failure_type").user_id
+    often = failures.groupby(["failure_type", "user_id"]).user_id.transform("size") >= OFTEN
+    usual = failures.failure_type.isin(["conflict", "network"])
+    return failures[(usual & (often | (by_type.transform("nunique") > MANY))) | (~usual & ~over)]
 
 
 def explained(risky: pd.DataFrame, log: pd.DataFrame) -> pd.DataFrame:
@@ -85,15 +105,31 @@ def _because(row: Mapping[Hashable, Any], lines: pd.DataFrame) -> str:
     return ""
 
 
-def restorable(losses: pd.DataFrame, now: datetime) -> pd.Series:
+def held_up(losses: pd.DataFrame) -> pd.Series:
+    """Which losses are of saves that gave up waiting for a lock."""
+    return losses[EXPLAINED].map(lambda said: any(code in said for code in WAITED)).astype(bool)
+
+
+def restorable(losses: pd.DataFrame, now: datetime, blocked: bool) -> pd.Series:
     """Which losses may be put right: explained, quiet for a while, and not about to be stored by the open tab.
 
-    Behind a lock, the tab's next save stores the newest text by itself as soon as the lock is gone; a restore would
-    turn that save into a conflict.
+    Behind a lock that is still held (`blocked`), the tab's next save stores the newest text by itself as soon as the
+    lock is gone; a restore would turn that save into a conflict.
     """
     quiet = pd.to_datetime(losses.last_attempt, utc=True) < pd.Timestamp(now) - QUIET
-    waits = losses[EXPLAINED].map(lambda said: any(code in said for code in WAITED))
-    return (losses[EXPLAINED] != "") & quiet & ~waits.astype(bool) & (losses.sign != "jumped-back")
+    return _ours(losses) & quiet & ~(held_up(losses) & blocked)
+
+
+def waiting(losses: pd.DataFrame, now: datetime, blocked: bool) -> pd.Series:
+    """Which losses will be restorable later, unless a tab stores them first; each with the time from when on."""
+    later = losses[_ours(losses) & ~restorable(losses, now, blocked)]
+    last = pd.to_datetime(later.last_attempt, utc=True).mask(held_up(later) & blocked, pd.Timestamp(now))
+    return last + QUIET
+
+
+def _ours(losses: pd.DataFrame) -> pd.Series:
+    """Which losses are for us to put right: explained, and not an old text over a newer one."""
+    return (losses[EXPLAINED] != "") & (losses.sign != "jumped-back")
 
 
 def mail(kind: str, documents: list[tuple[str, datetime]]) -> str:

@@ -5,6 +5,7 @@ Never a migration, which would leave its work half done, and never a replication
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -60,17 +61,30 @@ class Sessions:
         spared = migrating.map({True: "a migration", False: ""})
         return found.assign(spared=spared.mask(found.backend_type == "walsender", "replication"))
 
-    def cancel(self, pid: int, backend_start: str) -> Action:
+    # Of a row of `blockers`.
+
+    def cancel(self, session: Any) -> Action:
         """End what a session is doing now."""
-        return Cancel().plan({"pid": pid, "backend_start": backend_start}, {"blocking": True})
+        return Cancel().plan(_named(session), {"blocking": True}, who=_who(session))
 
-    def terminate(self, pid: int, backend_start: str) -> Action:
+    def terminate(self, session: Any) -> Action:
         """End a session."""
-        return Terminate().plan({"pid": pid, "backend_start": backend_start}, {"blocking": True})
+        return Terminate().plan(_named(session), {"blocking": True}, who=_who(session))
 
-    def ask_owner(self, pid: int, backend_start: str, why: str) -> Action:
+    def ask_owner(self, session: Any, why: str) -> Action:
         """Have its owner end a session that we must not touch."""
-        return AskOwner().plan({"pid": pid, "backend_start": backend_start, "why": why}, {"blocking": True})
+        return AskOwner().plan({**_named(session), "why": why}, {"blocking": True}, who=_who(session))
+
+
+def _named(session: Any) -> dict[str, Any]:
+    return {"pid": session.pid, "backend_start": session.backend_start}
+
+
+def _who(session: Any) -> str:
+    """Role, application, age and the start of the query: enough to know whom to ask."""
+    age = "" if pd.isna(session.open_for) else f", open for {int(session.open_for.total_seconds() // 60)} min"
+    query = " ".join(str(session.query).split())[:60]
+    return f"{session.role}, {session.application or 'no application'}{age}: “{query}”"
 
 
 class Blocking:
@@ -93,18 +107,26 @@ class Blocking:
             raise Refused(f"session {of['pid']} is another one by now; not touched.")
         if rows[0]["backend_type"] != "client backend":
             raise Refused(f"session {of['pid']} is a {rows[0]['backend_type']}; not touched.")
+        if re.search(MIGRATION, (rows[0]["query"] or "").lower()):
+            raise Refused(f"session {of['pid']} runs a migration by now; not touched.")
+        if not rows[0]["blocks"]:
+            raise Refused(f"nobody waits for session {of['pid']} any more; not touched.")
         with services.database.transaction() as cursor:
             found = cursor.execute(f"select {self.function}(%(pid)s) as told", of).fetchone()
             if not found["told"]:
                 raise CannotTell(f"database: session {of['pid']} could not be told to stop.")
 
     def by_hand(self, of: Arguments, before: Any) -> str:
-        return f'psql "$DATABASE_URL" -c "select {self.function}({of["pid"]})"'
+        where = f"pid = {of['pid']} and backend_start = '{of['backend_start']}' and backend_type = 'client backend'"
+        # Postgres spells a word's edge \y.
+        where += f" and left(query, 200) !~* '{MIGRATION.replace(chr(92) + 'b', chr(92) + 'y')}'"
+        where += f" and exists (select from pg_stat_activity w where {of['pid']} = any(pg_blocking_pids(w.pid)))"
+        return f'psql "$DATABASE_URL" -c "select {self.function}(pid) from pg_stat_activity where {where}"'  # noqa: S608
 
 
 class Cancel(Blocking, Change):
     name = "sessions.cancel"
-    title = "Cancel what session {pid} is doing, for others wait behind it"
+    title = "Cancel what session {pid} is doing, for others wait behind it ({who})"
     right = "membership of pg_signal_backend"
     function = "pg_cancel_backend"
     settles = 4.0
@@ -113,7 +135,7 @@ class Cancel(Blocking, Change):
 
 class Terminate(Blocking, Change):
     name = "sessions.terminate"
-    title = "Terminate session {pid}, if others still wait behind it"
+    title = "Terminate session {pid}, if others still wait behind it; cannot be undone ({who})"
     right = "membership of pg_signal_backend"
     function = "pg_terminate_backend"
     settles = 6.0
@@ -122,7 +144,7 @@ class Terminate(Blocking, Change):
 
 class AskOwner(Blocking, Change):
     name = "sessions.ask_owner"
-    title = "By hand: ask whoever runs session {pid} ({why}) to end it"
+    title = "By hand: ask whoever runs session {pid} to end it: {why} ({who})"
     manual = True
 
     def by_hand(self, of: Arguments, before: Any) -> str:
