@@ -37,7 +37,8 @@ def count(database: Database, files: Sequence[File]) -> pd.DataFrame:
             for table, asks, query in _questions(database, statement.node):
                 found, why = _counted(database, query, table in written)
                 if why != "new":
-                    rows.append((file.path.name, statement.line, table, asks, found, why, query))
+                    shown = table.replace('"', "")
+                    rows.append((file.path.name, statement.line, shown, asks, found, why, query))
             written |= _writes(statement)
     return pd.DataFrame(rows, columns=COLUMNS).astype({"offenders": object})
 
