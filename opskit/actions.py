@@ -383,41 +383,49 @@ def take_back(
         if past.taken_back(action):
             yield action, Result.ALREADY, "an earlier undo took it back"
             continue
-        if past.in_doubt(action):
-            yield action, Result.UNKNOWN, "it was begun, and nobody found out whether it happened: resume first"
-            return
-        if past.result(action) is Result.SAID and _is_ours(action):
-            yield action, Result.STALE, "a person said that it was done, and nobody saw it: take it back by hand"
+        found = _take_back_one(action, past, services, journal, may_begin)
+        if found is None:
             continue
-        if past.result(action) is not Result.DONE or not _is_ours(action):
-            continue
-        if wait := may_begin(action):
-            yield action, Result.WAITING, wait
-            continue
-        try:
-            result, why = _take_back_one(action, past.ended[action.id]["after"], services, journal)
-        except OpskitError as error:
-            result, why = Result.UNKNOWN, error.message
+        result, why = found
+        journal.write("undo.ended", action=action.id, name=action.name, result=result, why=why)
         yield action, result, why
         if result.stops:
             return
 
 
-def _take_back_one(action: Action, after: Json, services: Any, journal: Journal) -> tuple[Result, str]:
+def _take_back_one(
+    action: Action, past: Past, services: Any, journal: Journal, may_begin: MayBegin
+) -> tuple[Result, str] | None:
+    """None: there is nothing of ours to take back."""
+    if past.in_doubt(action):
+        return Result.UNKNOWN, "it was begun, and nobody found out whether it happened: resume first"
+    if past.result(action) not in (Result.DONE, Result.SAID) or not _is_ours(action):
+        return None
+    if past.result(action) is Result.SAID:
+        return Result.STALE, "a person said that it was done, and nobody saw it: take it back by hand"
+    if wait := may_begin(action):
+        return Result.WAITING, wait
+    try:
+        return _put_back(action, past.ended[action.id]["after"], services, journal)
+    except OpskitError as error:
+        return Result.UNKNOWN, error.message
+
+
+def _put_back(action: Action, after: Json, services: Any, journal: Journal) -> tuple[Result, str]:
     change = Change.known[action.name]
     if change.final:
         return Result.STALE, f"cannot be undone: {change.final}"
     now = plain(change.look(services, action.arguments))
     if now == action.before:
-        return Result.ALREADY, ""
+        return Result.ALREADY, "it is as it was before"
     if now != after:
         return Result.STALE, f"changed since, so not touched: {difference(after, now)}"
     journal.write("undo.begun", action=action.id, name=action.name)
     _patiently(lambda: change.undo(services, action.arguments, action.before, after, _key(journal, action, "undo")))
-    restored = plain(change.look(services, action.arguments)) == action.before
-    result = Result.DONE if restored else Result.FAILED
-    journal.write("undo.ended", action=action.id, name=action.name, result=result)
-    return result, ""
+    restored = plain(change.look(services, action.arguments))
+    if restored == action.before:
+        return Result.DONE, ""
+    return Result.FAILED, f"afterwards not as before: {difference(action.before, restored)}"
 
 
 def plain(value: Any) -> Json:

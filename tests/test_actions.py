@@ -400,6 +400,24 @@ def test_what_somebody_changed_since_is_left_alone(shelf: Shelf, journal: Journa
     shelf.write("b", "newer")
     assert undone(put("a"), put("b"), shelf=shelf, journal=journal) == [("b", Result.STALE), ("a", Result.DONE)]
     assert shelf.read("b") == "newer"
+    told = [(e["result"], e["why"]) for e in journal.told("undo.ended")]
+    assert told == [("stale", 'changed since, so not touched: has was "new", is "newer"'), ("done", "")]
+
+
+def test_an_undo_writes_down_whatever_it_leaves_alone(shelf: Shelf, journal: Journal) -> None:
+    actions = put("a"), put("b", change=Burn), put("c"), put("d")
+    results(*actions, shelf=shelf, journal=journal)
+    shelf.write("c", None)  # somebody was quicker
+    waits = {actions[3].id: "not now"}
+    for action, _, _ in take_back(actions, shelf, journal, lambda action: waits.get(action.id, "")):
+        shelf.blind = [Unreachable("shelf", "dark")] if action is actions[1] else []
+    told = [(e["action"], e["result"], e["why"]) for e in journal.told("undo.ended")]
+    assert told == [
+        (actions[3].id, "waits for a person", "not now"),
+        (actions[2].id, "already so", "it is as it was before"),
+        (actions[1].id, "stale", "cannot be undone: ashes"),
+        (actions[0].id, "fate unknown", "shelf: dark"),
+    ]
 
 
 def test_what_cannot_be_undone_is_said(shelf: Shelf, journal: Journal) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from opskit import approval, commits, journal, plan, record
 from opskit import archive as records
+from opskit.actions import Result
 from opskit.commands.answering import Reply, allowed_if_here, archive, outputs, root, verb
 from opskit.commands.runs import ended, not_kept, to_finish
 from opskit.errors import BadInput, Refused
@@ -91,8 +92,15 @@ def show(run: str) -> Reply:
     events = list(journal.read(folder / record.JOURNAL))
     answers = [e for e in events if e["event"] == "check"]
     results = [e for e in events if e["event"] == "action.ended"]
+    undone = {e["action"]: e for e in events if e["event"] == "undo.ended"}
     approved = records.approved(folder) is not None
-    found = {**records.about(folder), **records.summary(folder), "checks": answers, "results": results}
+    found = {
+        **records.about(folder),
+        **records.summary(folder),
+        "checks": answers,
+        "results": results,
+        "undone": [*undone.values()],
+    }
     lines = [
         f"{key:<12} {found[key]}"
         for key in ("run", "incident", "runbook", "environment", "operator", "started", "outcome")
@@ -104,12 +112,8 @@ def show(run: str) -> Reply:
     lines += [f"{e['answer']:<8} {e['question']}  {e['because']}" for e in answers if e["required"]]
     titles = {a.id: a.title for a in plan.load(folder / "plan.json")} if (folder / "plan.json").exists() else {}
     begun = {e["action"]: "fate unknown" for e in events if e["event"] == "action.begun"}
-    ended = (
-        begun
-        | {e["action"]: e["result"] for e in results}
-        | {e["action"]: "taken back" for e in events if e["event"] == "undo.ended" and e["result"] == "done"}
-    )
-    whys = {e["action"]: f" ({e['why']})" for e in results if e["why"]}
+    ended = begun | {e["action"]: e["result"] for e in results} | {key: _undone(e) for key, e in undone.items()}
+    whys = {e["action"]: f" ({e['why']})" for e in [*results, *undone.values()] if e.get("why")}
     lines += [""] + [f"{ended.get(key, 'planned'):<20} {title}{whys.get(key, '')}" for key, title in titles.items()]
     lines += ["", *(f"why: {why}" for why in records.reasons(folder))]
     lines += [f"not seen: {e['problem']}" for e in events if e["event"] == "finding"]
@@ -117,6 +121,12 @@ def show(run: str) -> Reply:
     if found["outcome"] == Outcome.LOST:
         lines += [f"Its process died. Next: {to_finish(folder) if approved else f'opskit seal {folder.name}'}"]
     return Reply(found, "\n".join(lines))
+
+
+def _undone(event: Mapping[str, Any]) -> str:
+    """How an undo ended for one change."""
+    back = event["result"] in (Result.DONE, Result.ALREADY)
+    return "taken back" if back else f"not taken back, {event['result']}"
 
 
 def _whose(found: dict[str, Any]) -> str:

@@ -328,7 +328,7 @@ def _next(fate: Fate, event: Event, number: int) -> Fate | None:
         case {"event": "undo.ended", "result": Result.DONE}:
             return replace(now, word=TAKEN_BACK, why="")
         case {"event": "undo.ended", "result": word}:
-            return replace(fate, why=f"taking it back: {word}")
+            return replace(fate, why=f"taking it back: {word}{', ' * bool(event.get('why'))}{event.get('why', '')}")
     return None
 
 

@@ -391,6 +391,9 @@ def test_a_second_undo_leaves_alone_what_another_run_did_since(
     scene.settle()
     partly = run("undo", applied.name, *typed)
     assert (partly.data["outcome"], partly.data["taken_back"]) == ("partly applied", 1)
+    left_alone = f"not taken back, stale {last.title} (changed since, so not touched: "
+    assert left_alone in opskit("show", "last").stdout
+    assert data(opskit("show", "last", "--json"))["undone"][0]["result"] == "stale"
     scene.settle()
     assert run("apply", scene.plan(outputs, [first]).name).exit == 0
     assert Path(first.arguments["file"]).read_text() == "ink"
