@@ -282,8 +282,8 @@ class Scene:
         journal.write("run.ended", outcome="plan awaits approval", exit=3)
         archive.seal(folder)
         word = approval.approve(found, "ana", f"{self.name} {len(found)}", max_actions=25)
-        word.save(archive.Archive(outputs).approval(folder))
-        archive.keep(folder, "approved by ana")
+        word.save(place := archive.Archive(outputs).approval(folder))
+        archive.keep(f"{folder.name} approved by ana", place)
         return folder
 
 
