@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -119,7 +119,8 @@ def server(binaries: Binaries) -> Iterator[Callable[[str], Database]]:
         process.send_signal(signal.SIGQUIT)  # nothing here is worth an orderly end
         process.wait(10)
         watcher.stdin.close()
-        watcher.wait(10)
+        with suppress(subprocess.TimeoutExpired):  # a large one takes its time to remove, and needs nobody for that
+            watcher.wait(60)
 
 
 def _start(binaries: Binaries, home: Path) -> subprocess.Popen[bytes]:
