@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from opskit import masking
 from opskit.errors import CannotTell, Denied, Faulty, NotFound, OpskitError, Refused, Throttled, Unreachable
 from opskit.journal import Event, Journal
 
@@ -119,7 +120,7 @@ class Change:
 
         `words` fill placeholders of the title that are no arguments.
         """
-        title, state = self.title.format(**of, **words), plain(before)
+        title, state = masking.addresses(self.title.format(**of, **words)), plain(before)
         return Action(self.name, of, state, title, self.by_hand(of, state), self.manual, removes_access)
 
 
@@ -334,7 +335,7 @@ def _settled(change: Change, action: Action, services: Any) -> tuple[Json, bool 
 
 def _end(journal: Journal, action: Action, result: Result, why: str, after: Json = None) -> tuple[Result, str]:
     journal.write("action.ended", action=action.id, name=action.name, result=result, why=why, after=after)
-    return result, why
+    return result, masking.addresses(why)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ import html
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 from IPython.display import display
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
+
+from opskit import masking
 
 HEAD = 12  # rows of a long table shown in the notebook; the whole of it goes into an evidence file
 # Columns of people's addresses and names, and of what they wrote. A column's name says more than its values do: a
@@ -27,6 +29,7 @@ PERSONAL = re.compile(
 )
 # What such a column is about, not the thing itself: `content_type`, `email_confirmed_at`.
 ABOUT = re.compile(r"_(id|type|kind|count|length|size|status|state|hash|digest|version|language|at)$")
+QUOTING = re.compile(r"(^|_)errors?(_messages?)?$")  # columns of errors, which may quote what somebody wrote
 ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")
 # Told apart by lightness and hatching as well as by hue.
 INKS = (("#33608c", ""), ("#c8553d", "///"), ("#8a8a8a", "..."), ("#d9a441", "xx"), ("#5b8c5a", "\\\\\\"))
@@ -39,21 +42,26 @@ def emit(markup: str, text: str) -> None:
 
 def say(text: str) -> None:
     """One line of prose among the evidence."""
+    text = masking.addresses(text)
     emit(f"<p>{html.escape(text)}</p>", text)
 
 
 def chart(figure: Any) -> None:
     """A matplotlib figure as inline SVG."""
     title = figure.axes[0].get_title(loc="left") if figure.axes else ""
-    display({"image/svg+xml": svg(figure), "text/plain": f"[chart] {title}"}, raw=True)
+    drawn = {"image/svg+xml": svg(figure), "text/plain": f"[chart] {title}"}
+    display({kind: masking.addresses(text) for kind, text in drawn.items()}, raw=True)
 
 
 def personal(name: object) -> bool:
     """Whether a column of this name is masked: `email`, `customerEmail`, `E-Mail`, `("user", "Full name")`, …"""
     if isinstance(name, tuple):
         return any(map(personal, name))
-    words = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(name)).lower()).strip("_")
-    return bool(PERSONAL.search(words)) and not ABOUT.search(words)
+    return bool(PERSONAL.search(_words(name))) and not ABOUT.search(_words(name))
+
+
+def _words(name: object) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(name)).lower()).strip("_")
 
 
 def personal_columns(frame: pd.DataFrame) -> list[str]:
@@ -65,23 +73,43 @@ def personal_columns(frame: pd.DataFrame) -> list[str]:
 def masked(frame: pd.DataFrame) -> pd.DataFrame:
     """The table without what is personal in it: e-mail addresses, names and users' text, by column.
 
-    In columns of other names, the personal fields of what is nested in them, also as JSON.
+    In columns of other names, e-mail addresses and the personal fields of what is nested in them, also as JSON; in
+    those of errors, also what they quote.
     """
     hidden = frame.copy()
     for place, column in enumerate(frame.columns):
         cells = frame.iloc[:, place]
         if not (is_numeric_dtype(cells) or is_datetime64_any_dtype(cells)):
-            hidden.isetitem(place, cells.map(mask if personal(column) else mask_within).array)
+            hidden.isetitem(place, cells.map(_mask_for(column, mask_within)).array)
     hidden.index, hidden.columns = _masked_labels(frame.index), _masked_labels(frame.columns)
     return hidden
 
 
+def _mask_for(name: object, otherwise: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """How what stands under a name is masked."""
+    if personal(name):
+        return mask
+    return _mask_error if QUOTING.search(_words(name)) else otherwise
+
+
+def _mask_error(value: Any) -> Any:
+    return masking.words(value) if isinstance(value, str) else mask_within(value)
+
+
 def _masked_labels(index: pd.Index[Any]) -> pd.Index[Any]:
-    if not any(map(personal, index.names)):
-        return index
     levels = [index.get_level_values(number) for number in range(index.nlevels)]
-    levels = [level.map(mask) if personal(level.name) else level for level in levels]
+    worded = [not (is_numeric_dtype(level) or is_datetime64_any_dtype(level)) for level in levels]
+    if not any(worded):
+        return index
+    levels = [
+        level.map(_mask_for(level.name, _mask_label)) if word else level
+        for level, word in zip(levels, worded, strict=True)
+    ]
     return levels[0] if len(levels) == 1 else pd.MultiIndex.from_arrays(levels, names=index.names)
+
+
+def _mask_label(value: Any) -> Any:
+    return masking.addresses(value) if isinstance(value, str) else value
 
 
 def mask(value: Any) -> Any:
@@ -101,19 +129,19 @@ def mask(value: Any) -> Any:
 
 
 def mask_within(value: Any) -> Any:
-    """What is nested in a value, with its personal fields masked."""
+    """A value with the addresses in it masked, and the personal fields of what is nested."""
     if isinstance(value, Mapping):
-        return {key: mask(item) if personal(key) else mask_within(item) for key, item in value.items()}
+        return {_mask_label(key): _mask_for(key, mask_within)(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [mask_within(item) for item in value]
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             found = json.loads(value)
         except (ValueError, RecursionError):
-            return value
+            return masking.addresses(value)
         hidden = mask_within(found)
         return value if hidden == found else json.dumps(hidden, ensure_ascii=False)
-    return value
+    return masking.addresses(value) if isinstance(value, str) else value
 
 
 def level(frame: pd.DataFrame) -> pd.DataFrame:
@@ -251,6 +279,7 @@ def svg(figure: Any) -> str:
 
 def answer(mark: str, question: str, cause: str, because: str) -> None:
     """One check's answer."""
+    because = masking.addresses(because)
     named = f" → <code>{html.escape(cause)}</code>" if cause else ""
     why = f"<br><small>{html.escape(because)}</small>" if because else ""
     emit(

@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from opskit import files
+from opskit import files, masking
 from opskit.files import keep_names
 from opskit.redaction import Redactor
 
 Event = dict[str, Any]
+PROSE = ("because", "why", "problem")  # of an event; no state, which is compared again later
 DEEPEST = 50
 LARGEST = 10**4000  # of a whole number: Python itself reads back none of much more digits
 
@@ -35,7 +36,8 @@ class Journal:
     def write(self, event: str, **data: Any) -> None:
         """Append `event` and return only when the disk has it. Raises OSError where it does not take the whole line."""
         entry = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
-        line = json.dumps(self.redactor.tree(entry | plain(data)), ensure_ascii=False, allow_nan=False) + "\n"
+        prose = {key: masking.addresses(data[key]) for key in PROSE if isinstance(data.get(key), str)}
+        line = json.dumps(self.redactor.tree(entry | plain(data | prose)), ensure_ascii=False, allow_nan=False) + "\n"
         raw = line.encode(errors="backslashreplace")  # half a surrogate pair stays JSON
         is_new = not self.path.exists()
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -24,6 +24,7 @@ from opskit import (
     checks,
     environment,
     guard,
+    masking,
     parameters,
     plan,
     priorities,
@@ -168,7 +169,7 @@ class Run:
 
     def draft(self, name: str, text: str) -> None:
         """Keep a message to a person as a draft in the record. Nothing is sent."""
-        name = _slug(self._redactor.text(name))
+        name = _slug(masking.addresses(self._redactor.text(name)))
         private = self.folder / "private"
         private.mkdir(mode=0o700, exist_ok=True)
         (private / f"{name}.txt").write_text(self._redactor.text(sound(text)), encoding="utf-8")

@@ -22,7 +22,7 @@ SERVICES = {name for name in MODULES if name.startswith("opskit.services")}
 REPORTS = {name for name in MODULES if name.startswith("opskit.reports")}
 CORE = set(MODULES) - SANDBOX - COMMANDS - SERVICES - REPORTS
 FLOORS = (  # of the kernel's side, from the ground up
-    {"opskit.errors", "opskit.files", "opskit.spelling", "opskit.redaction", "opskit.signatures"},
+    {"opskit.errors", "opskit.files", "opskit.spelling", "opskit.masking", "opskit.redaction", "opskit.signatures"},
     {"opskit.journal", "opskit.parameters", "opskit.environment", "opskit.http", "opskit.database"},
     {"opskit.actions"},
     SERVICES,

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 import pandas as pd
 
+from opskit import masking
 from opskit.errors import CannotTell
 
 PROVIDERS = ("openai", "anthropic", "deepseek")
@@ -140,5 +141,5 @@ def trouble(
 
 
 def told(rows: pd.DataFrame | None) -> str:
-    """The commonest of these errors in a few words."""
-    return "" if rows is None else f"{rows.requests.sum()} times {rows.error.iloc[0][:90]}"
+    """The commonest of these errors in a few words, and none of a user's."""
+    return "" if rows is None else f"{rows.requests.sum()} times {masking.words(rows.error.iloc[0])[:90]}"

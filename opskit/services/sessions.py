@@ -1,39 +1,76 @@
 """Who waits for whom in the database, and how to end it: cancel first, terminate only what cancelling cannot reach.
 
-Never a migration, which would leave its work half done, and never a replication sender.
+Never a migration, which would leave its work half done, and never a replication sender: seen when it is planned, and
+again just before it is done.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pandas as pd
+from pglast import parser
 
 from opskit.actions import Action, Arguments, Change
 from opskit.database import Database
 from opskit.errors import CannotTell, Refused
 
+# A table's whole lock is what a migration takes, whatever it says last.
+WHOLE = """exists (select from pg_locks l where l.pid = b.pid and l.granted and l.locktype = 'relation'
+           and l.mode = 'AccessExclusiveLock')"""
 CHAINS = """
     with waiting as (
       select pid, unnest(pg_blocking_pids(pid)) as blocker, query_start from pg_stat_activity
       where cardinality(pg_blocking_pids(pid)) > 0
     )
     select b.pid, b.usename as role, b.application_name as application, b.backend_type, b.state,
-           b.backend_start::text as backend_start, now() - b.xact_start as open_for, left(b.query, 200) as query,
+           b.backend_start::text as backend_start, now() - b.xact_start as open_for, b.query, {whole} as whole,
            count(distinct w.pid)::int as waiting, max(now() - w.query_start) as longest_wait
     from waiting w join pg_stat_activity b on b.pid = w.blocker
     where cardinality(pg_blocking_pids(b.pid)) = 0
     group by b.pid, b.usename, b.application_name, b.backend_type, b.state, b.backend_start, b.xact_start, b.query
     order by waiting desc
-"""
+""".replace("{whole}", WHOLE)
 ONE = """
-    select backend_start::text as backend_start, state, backend_type, left(query, 200) as query,
+    select b.backend_start::text as backend_start, b.state, b.backend_type, b.query, {whole} as whole,
            (select count(*)::int from pg_stat_activity w where %(pid)s = any(pg_blocking_pids(w.pid))) as blocks
-    from pg_stat_activity where pid = %(pid)s
-"""
+    from pg_stat_activity b where b.pid = %(pid)s
+""".replace("{whole}", WHOLE)
 MIGRATION = r"\b(?:alter|create|drop|reindex|vacuum|cluster|truncate|refresh)\b|schema_migrations"
+
+
+VALUES = {"SCONST", "USCONST", "BCONST", "XCONST", "ICONST", "FCONST"}
+COMMENTS = {"SQL_COMMENT", "C_COMMENT"}
+SHOWN = 200  # characters of a query
+
+
+def spared(session: Mapping[str, Any]) -> str:
+    """Why a session must be left to its owner; empty: it need not be."""
+    if session["backend_type"] == "walsender":
+        return "replication"
+    if re.search(MIGRATION, (session["query"] or "").lower()):
+        return "a migration"
+    return "the holder of a whole table" if session["whole"] else ""
+
+
+def without_values(query: str) -> str:
+    """A query's beginning with `?` for each value, without comments: what people wrote stands in those.
+
+    The server cuts long queries off; a value that does not end is left out with what follows.
+    """
+    try:
+        tokens, rest = parser.scan(query), ""
+    except parser.ParseError as error:
+        query, rest = query[: error.args[1] or 0], "…"
+        tokens = parser.scan(query)
+    for token in reversed(tokens):
+        if token.name in VALUES | COMMENTS:
+            query = query[: token.start] + ("?" if token.name in VALUES else " ") + query[token.end + 1 :]
+    text = " ".join(query.split()) + rest
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
 @dataclass
@@ -56,10 +93,9 @@ class Sessions:
             "waiting",
             "longest_wait",
         ]
-        found = pd.DataFrame(self.database.rows(CHAINS), columns=columns)
-        migrating = found["query"].fillna("").astype(str).str.lower().str.contains(MIGRATION)
-        spared = migrating.map({True: "a migration", False: ""})
-        return found.assign(spared=spared.mask(found.backend_type == "walsender", "replication"))
+        rows = self.database.rows(CHAINS)
+        found = pd.DataFrame([row | {"query": without_values(row["query"] or "")} for row in rows], columns=columns)
+        return found.assign(spared=pd.Series([spared(row) for row in rows], dtype=object))
 
     # Of a row of `blockers`.
 
@@ -105,10 +141,10 @@ class Blocking:
         rows = services.database.rows(ONE, pid=of["pid"])
         if not rows or rows[0]["backend_start"] != of["backend_start"]:
             raise Refused(f"session {of['pid']} is another one by now; not touched.")
+        if why := spared(rows[0]):
+            raise Refused(f"session {of['pid']} is {why} by now; not touched.")
         if rows[0]["backend_type"] != "client backend":
             raise Refused(f"session {of['pid']} is a {rows[0]['backend_type']}; not touched.")
-        if re.search(MIGRATION, (rows[0]["query"] or "").lower()):
-            raise Refused(f"session {of['pid']} runs a migration by now; not touched.")
         if not rows[0]["blocks"]:
             raise Refused(f"nobody waits for session {of['pid']} any more; not touched.")
         with services.database.transaction() as cursor:
@@ -119,9 +155,9 @@ class Blocking:
     def by_hand(self, of: Arguments, before: Any) -> str:
         where = f"pid = {of['pid']} and backend_start = '{of['backend_start']}' and backend_type = 'client backend'"
         # Postgres spells a word's edge \y.
-        where += f" and left(query, 200) !~* '{MIGRATION.replace(chr(92) + 'b', chr(92) + 'y')}'"
+        where += f" and not {' '.join(WHOLE.split())} and query !~* '{MIGRATION.replace(chr(92) + 'b', chr(92) + 'y')}'"
         where += f" and exists (select from pg_stat_activity w where {of['pid']} = any(pg_blocking_pids(w.pid)))"
-        return f'psql "$DATABASE_URL" -c "select {self.function}(pid) from pg_stat_activity where {where}"'  # noqa: S608
+        return f'psql "$DATABASE_URL" -c "select {self.function}(pid) from pg_stat_activity b where {where}"'  # noqa: S608
 
 
 class Cancel(Blocking, Change):

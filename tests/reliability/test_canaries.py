@@ -166,6 +166,45 @@ def test_canaries_in_every_channel_are_found_nowhere(
     assert leaks(canary, outputs, left) == []
 
 
+# Spelled apart, for the source of a cell is part of its record.
+PEOPLE = """from types import SimpleNamespace
+import pandas as pd
+from opskit.services import ai_errors
+from opskit.services.sessions import without_values
+marta, ana = "Mar" + "ta confessed", "ana" + ".bell@example.com"
+errors = pd.DataFrame({"requests": [3], "error": [f'400 Invalid prompt for user {ana}: "{marta}"']})
+query = without_values(f"update documents set content = '{marta}, {ana}' -- {marta}")
+run.show(errors, "Errors")
+run.show(errors.set_index("error"), "Errors again")
+run.show(pd.DataFrame({"title": [f"of {ana}"] * 20, "query": query}), "Long")
+run.show(pd.Series([ana], name="what").value_counts(), "Counted")
+run.check("errors", False, "Requests succeed", cause="bad", because=ai_errors.told(errors))
+run.check("people", None, "Is it well?", because=f"asked by {ana}")
+session = SimpleNamespace(pid=1, backend_start="", open_for=None, role="app", application=f"for {ana}", query=query)
+run.plan.add(run.sessions.terminate(session))
+run.draft(f"message {ana}", f"Dear {marta}, {ana}")
+run.plan"""
+
+
+def test_peoples_words_and_addresses_stand_nowhere_but_in_private(
+    canary: dict[str, str], repository: Path, outputs: Path, command: Command
+) -> None:
+    plant(repository, BEGIN.replace("\nS = _S", ""), PEOPLE, "run.apply()")
+    done = command("run", "canary", "--json")
+    folder = Path(json.loads(done.stdout)["data"]["folder"])
+    assert '"ename"' not in (folder / "notebook.ipynb").read_text()
+    command("report", folder.parent.name)
+    files = [path for path in outputs.rglob("*") if path.is_file() and not {"private", ".git"} & set(path.parts)]
+    assert {path.name for path in files} >= {"notebook.ipynb", "journal.jsonl", "plan.json", "long.csv"}
+    for path in files:
+        assert b"Marta" not in path.read_bytes(), path
+        assert b"ana.bell" not in path.read_bytes(), path
+    assert "ana.bell" not in done.stdout
+    assert "Marta" in "".join(path.read_text() for path in (folder / "private").iterdir())
+    for name in ("notebook.ipynb", "journal.jsonl", "plan.json", "evidence/long.csv"):
+        assert "a…@example.com" in (folder / name).read_text()
+
+
 def test_what_ends_a_run_is_told_without_secrets(
     canary: dict[str, str], repository: Path, outputs: Path, left: Path, command: Command
 ) -> None:
