@@ -166,7 +166,7 @@ def trouble(outputs: Path) -> list[str]:
         "--no-show-signature", "--no-ext-diff", "--diff-merges=separate", "--diff-filter=MDT", "--no-renames",
         "--name-status", "--format=", "-z",
     )  # fmt: skip
-    told = [part.strip() for part in _run(outputs, "log", *every, MAIN).stdout.split("\0") if part.strip()]
+    told = _run(outputs, "log", *every, MAIN).stdout.split("\0")[:-1]  # each ends with it
     for how, name in sorted(set(zip(told[::2], told[1::2], strict=True))):
         if how != "M" or "/approvals/" not in name:  # a plan may be approved again
             found.append(f"{'removed' if how == 'D' else 'changed'} in a later commit: {name}")

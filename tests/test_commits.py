@@ -325,6 +325,28 @@ def test_only_what_is_private_may_be_purged(outputs: Path) -> None:
     assert wrong(folder) == ("removed: evidence.csv",)
 
 
+def test_names_of_blanks_alone_are_names_too(outputs: Path, opskit: Opskit) -> None:
+    sealed(outputs)
+    blank, line, moved = outputs / " ", outputs / "\n", outputs / "moved"
+
+    def by_hand() -> None:
+        git(outputs, "add", "--all")
+        git(outputs, "commit", "-q", "-m", "by hand")
+
+    blank.write_text("1")
+    line.write_text("1")
+    by_hand()
+    line.write_text("2")
+    by_hand()
+    blank.rename(moved)
+    by_hand()
+    moved.write_text("2")
+    by_hand()
+    assert {line for line in verified(opskit, outputs)["wrong"] if "later commit" in line} == {
+        "changed in a later commit: \n", "removed in a later commit:  ", "changed in a later commit: moved",
+    }  # fmt: skip
+
+
 def test_what_a_killed_git_left_behind_stops_nobody(outputs: Path) -> None:
     sealed(outputs)
     for name in ("refs/heads/main.lock", "index.lock"):
