@@ -111,6 +111,10 @@ class Change:
         """Put back what `before` says, if things still are as `after` says."""
         raise Refused(f"{self.name} cannot be undone: {self.final}")
 
+    def back_when(self, of: Arguments) -> str:
+        """The condition for taking it back, where there is one that only people can see to hold; empty: none."""
+        return ""
+
     def by_hand(self, of: Arguments, before: Json) -> str:
         """The command for the night when Python does not work."""
         return ""
@@ -365,7 +369,13 @@ def to_take_back(actions: Sequence[Action], events: Sequence[Event]) -> list[Act
 def undo_means(actions: Sequence[Action]) -> list[str]:
     """What a person should know before these are taken back."""
     counts = Counter(action.name for action in actions)
-    return [said.format(count=n) for name, n in counts.items() if (said := Change.known[name].undo_means)]
+    said = [said.format(count=n) for name, n in counts.items() if (said := Change.known[name].undo_means)]
+    conditions = ((action, Change.known[action.name].back_when(action.arguments)) for action in actions)
+    return said + [
+        f"“{action.title}” is to be taken back once {when}; that is not shown to hold, so look before you go on"
+        for action, when in conditions
+        if when
+    ]
 
 
 def _is_ours(action: Action) -> bool:

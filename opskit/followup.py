@@ -55,11 +55,13 @@ def undo(
 ) -> tuple[Path, Outcome]:
     """Take back what an apply did, last first. What somebody changed since is left alone and said."""
     approved = applied_plan(folder, target)
-    standing(folder)
+    cautions = actions.undo_means(standing(folder))
     services = _connect(target, secrets)
 
     def work(log: Journal, permit: Permit) -> Outcome:
         good = True
+        for caution in cautions:
+            log.write("finding", problem=f"to mind in taking this back: {caution}")
         actions.write(decided, log, provenance.operator())
         for action, result, why in actions.take_back(approved.actions, services, log, permit):
             good = good and result.good

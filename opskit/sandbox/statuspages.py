@@ -1,7 +1,7 @@
 """The vendors' public status pages, in the JSON of Statuspage's version 2, one base path for each vendor.
 
 All is well unless `world.status_pages[vendor]` says otherwise: `indicator`, `components` (name -> status), `incidents`
-(each at least a name), or `html: true` for a page that has moved and answers with HTML.
+(each at least a name), or `html: true` for a page that has moved: it redirects to a page of HTML.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 if TYPE_CHECKING:
@@ -71,12 +71,18 @@ def application(world: World) -> Starlette:
             if vendor not in VENDORS:
                 return HTMLResponse("<h1>Page not found</h1>", 404)
             if _overrides(world, vendor).get("html"):
-                return HTMLResponse("<!doctype html><title>We have moved</title><h1>Our status page has moved</h1>")
+                return RedirectResponse(f"/{vendor}", 302)
             return JSONResponse({"page": _page(world, vendor), **page(world, vendor)})
 
         return answer
 
-    return Starlette(routes=[Route(f"/{{vendor}}/api/v2/{name}.json", endpoint(page)) for name, page in pages.items()])
+    listed = [Route(f"/{{vendor}}/api/v2/{name}.json", endpoint(page)) for name, page in pages.items()]
+    return Starlette(routes=[*listed, Route("/{vendor}", _for_people)])
+
+
+def _for_people(request: Request) -> Response:
+    """The page that people read. Only programs miss something where it has moved."""
+    return HTMLResponse("<!doctype html><title>Status</title><h1>Our status page</h1>")
 
 
 def _overrides(world: World, vendor: str) -> JSON:

@@ -117,6 +117,11 @@ def rerouted(value: str, wanted: Mapping[str, str]) -> str:
     return ",".join(f"{model}={instead}" for model, instead in sorted(now.items()) if model != instead)
 
 
+def leading(value: str, troubled: Collection[str], named: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Those routes of a routing variable that lead to a provider that is not in trouble, model -> model."""
+    return {model: instead for model, instead in routes(value).items() if provider(instead, named) not in troubled}
+
+
 def refuge(provider_down: set[str]) -> str | None:
     """The model to reroute to. DeepSeek first: every tier may use it, and the free one may not use GPT-5."""
     choice = {"deepseek": "deepseek-chat", "anthropic": "claude-sonnet-4-5-20250929"}

@@ -1,4 +1,4 @@
-"""Vendors' status pages. They lag, cover whole companies and sometimes answer with HTML: a hint, never a verdict."""
+"""Vendors' status pages. They lag, cover whole companies, and some have moved: a hint, never a verdict."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ class StatusPages:
     def _one(self, http: Http) -> tuple[str, str]:
         try:
             page = http.read("/api/v2/summary.json").body
+            if not page["components"]:  # a page that was moved elsewhere may be left behind empty
+                return "unreadable", ""
             troubled = [c["name"] for c in page["components"] if c["status"] != "operational"]
             return page["status"]["indicator"], ", ".join(troubled)
         except (CannotTell, KeyError, TypeError):

@@ -57,6 +57,31 @@ COUNT = """
 NEVER_SENT, EXPIRED, UNKNOWN = "never sent", "expired", "unknown"  # beside what the provider itself says
 DOUBT = {"status": UNKNOWN, "reason": "404, as for every other response: perhaps our key is another project's"}
 OLD = pd.Timedelta(days=1)  # after which no provider keeps anything
+# The same as a person would do it: fetch the result, store it, and count its words, where the task still waits for it.
+STORE_BY_HAND = r"""curl -sf -H "Authorization: Bearer $OPENAI_API_KEY" \
+  https://api.openai.com/v1/responses/{response} > answer.json
+psql "$DATABASE_URL" -v task={task} -v response={response} <<'SQL'
+\set answer `cat answer.json`
+with answer as (select :'answer'::jsonb as whole),
+said as (
+  select whole ->> 'model' as model, string_agg(part ->> 'text', '') as text
+  from answer, jsonb_array_elements(whole -> 'output') item, jsonb_array_elements(item -> 'content') part
+  where (whole ->> 'status' = 'completed' or whole #>> '{{incomplete_details,reason}}' = 'max_output_tokens')
+    and item ->> 'type' = 'message' group by 1),
+stored as (
+  update ai_background_tasks t
+  set status = 'succeeded', error = null, result = jsonb_build_object('summary', said.text)
+  from said where t.id = :'task' and t.provider_response_id = :'response'
+    and t.status in ('queued', 'running') and t.result is null
+  returning t.user_id, said.model, said.text),
+counted as (
+  insert into ai_usage (id, user_id, model, words_generated)
+  select gen_random_uuid(), user_id, model, cardinality(regexp_split_to_array(trim(text), '\s+')) from stored
+  returning user_id, words_generated)
+update user_profiles p set ai_words_used_this_month = ai_words_used_this_month + counted.words_generated
+from counted where p.id = counted.user_id;
+SQL"""
+AT_WORK = ("queued", "in_progress")  # at the provider: such a task is left alone
 RIGHT = "update (status, result, error) on ai_background_tasks"
 USAGE = uuid.UUID(
     "6f70736b-6974-4a1e-8f00-000000000000"
@@ -201,9 +226,7 @@ class StoreResult(Settle, Change):
         store(services.database, of["task"], of["response"], before, found["text"], model)
 
     def by_hand(self, of: Arguments, before: Any) -> str:
-        return (
-            f'curl -s -H "Authorization: Bearer $OPENAI_API_KEY" https://api.openai.com/v1/responses/{of["response"]}'
-        )
+        return STORE_BY_HAND.format(**of)
 
 
 class Finish(Settle, Change):

@@ -113,6 +113,20 @@ class Vercel:
         value = self.http.read(f"/v1/projects/{self.project}/env/{found.id.iloc[0]}", self.team).body["value"]
         return {"there": True, "readable": True, "value": str(value)}
 
+    def built_with(self, key: str) -> datetime | None:
+        """When production was first built with a variable's present value; None: what is live was not.
+
+        A build takes a minute or two, in which the one before still serves.
+        """
+        known = self.variables()
+        found = known[known.key == key]
+        if found.empty:
+            return None
+        changed = found.updated.max()
+        builds = self.deployments(changed)
+        builds = builds[(builds.created >= changed) & (builds.state == "READY")]
+        return builds.created.min() if builds.live.any() else None
+
     def traffic(self) -> dict[str, Any]:
         """What production runs on, and what is being built for it: live, building."""
         known = self.deployments()
@@ -163,15 +177,17 @@ class Vercel:
         of = {"failing": failing.deployment, "advice": f"{target}{advice}", "back_to": back_to}
         return ReplaceDeployment().plan(of, {"live": failing.deployment})
 
-    def set_variable(self, key: str, value: str) -> Action:
+    def set_variable(self, key: str, value: str, back_when: str = "") -> Action:
         """Set a variable of production that holds no secret. What runs sees it only after a new build.
 
+        `back_when`: the condition for taking it back, told to whoever does.
         Raises CannotTell where its old value cannot be read back: that could not be undone.
         """
         before = self.variable(key)
         if not before["readable"]:
             raise CannotTell(f"vercel: {key} is sensitive, so its old value cannot be read back.")
-        return SetVariable().plan({"key": key, "value": value}, before | {"due": value})
+        condition = {"back_when": back_when} if back_when else {}
+        return SetVariable().plan({"key": key, "value": value, **condition}, before | {"due": value})
 
     def redeploy(self, deployment: str) -> Action:
         """Build what is live again, with today's variables."""

@@ -33,6 +33,9 @@ class SetVariable(Change):
         else:
             _remove(services.vercel, of["key"])
 
+    def back_when(self, of: Arguments) -> str:
+        return str(of.get("back_when", ""))
+
     def by_hand(self, of: Arguments, before: Any) -> str:
         verb = "update" if before["there"] else "add"
         return f"vercel env {verb} {of['key']} production --value {shlex.quote(of['value'])} --yes"

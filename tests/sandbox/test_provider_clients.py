@@ -56,6 +56,11 @@ def deepseek(company: Sandbox) -> openai.OpenAI:
 def test_the_lists_of_models(gpt: Client, claude: Client, deepseek: openai.OpenAI) -> None:
     assert GPT in {model.id for model in gpt().models.list()}
     assert CLAUDE in {model.id for model in claude().models.list(limit=20)}
+    page = claude().models.list(limit=1)
+    assert (len(page.data), page.has_more, page.first_id == page.last_id == page.data[0].id) == (1, True, True)
+    assert [m.id for m in page] == [m.id for m in claude().models.list()]  # page by page, and all at once
+    with pytest.raises(anthropic.BadRequestError, match="limit"):
+        claude().models.list(limit=0)
     assert DEEPSEEK in {model.id for model in deepseek.models.list()}
 
 
@@ -67,7 +72,7 @@ def test_a_wrong_key(gpt: Client, claude: Client) -> None:
     with pytest.raises(anthropic.AuthenticationError) as denied:
         claude("sk-ant-wrong-and-long-enough").models.list()
     assert denied.value.body["error"]["type"] == "authentication_error"
-    assert denied.value.request_id
+    assert denied.value.request_id == denied.value.body["request_id"]
 
 
 # Asking.

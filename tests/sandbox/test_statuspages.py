@@ -55,8 +55,10 @@ def test_the_indicator_can_be_set_alone(world: World, client: TestClient) -> Non
 
 def test_a_page_that_moved_answers_html(world: World, client: TestClient) -> None:
     world.status_pages["openai"] = {"html": True}
-    answer = client.get("/openai/api/v2/summary.json")
-    assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (200, "text/html")
+    answer = client.get("/openai/api/v2/summary.json", follow_redirects=False)
+    assert answer.status_code == 302
+    there = client.get(answer.headers["location"])
+    assert (there.status_code, there.headers["content-type"].split(";")[0]) == (200, "text/html")
 
 
 def test_unknown_vendors_have_no_page(client: TestClient) -> None:

@@ -1,0 +1,110 @@
+"""Looking again with the AI runbook, after an apply: what is mended is not planned anew, and no longer urgent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from support import Opskit, events
+
+from opskit import archive, plan, sandbox
+from opskit.commands.runs import look
+from opskit.commands.sandbox import approve_and_apply
+from opskit.outcome import Outcome
+from opskit.sandbox import Sandbox
+
+RUNBOOK = "ai-worker-failures"
+
+
+def again(firm: Sandbox) -> tuple[Path, Outcome]:
+    return look(RUNBOOK, {"environment": firm.name, "incident": "INC-9"})
+
+
+def shown(folder: Path) -> str:
+    return (folder / "notebook.ipynb").read_text(encoding="utf-8")
+
+
+def answers(folder: Path) -> dict[str, dict[str, Any]]:
+    return {event["name"]: event for event in events(folder, "check")}
+
+
+def told(folder: Path) -> str:
+    return (folder / "private" / "page-lead.txt").read_text(encoding="utf-8")
+
+
+def stronger(name: str, folder: Path, **more: Any) -> Path:
+    """A shipped scenario that goes on."""
+    path = folder / f"{name}.yaml"
+    shipped = Path(sandbox.__file__).parent / "scenarios" / path.name
+    path.write_text(yaml.safe_dump(yaml.safe_load(shipped.read_text(encoding="utf-8")) | more))
+    return path
+
+
+def test_a_reroute_in_force_is_told_and_not_planned_again(
+    firm: Sandbox, opskit: Opskit, outputs: Path, tmp_path: Path
+) -> None:
+    going_on = [{"happenings": [{"what": "ask_ai", "of": "hit", "requests": [2, 3], "when": "now"}]}]
+    firm.break_with(stronger("ai-openai-outage", tmp_path, by_hand=going_on))
+    first, outcome = again(firm)
+    assert outcome is Outcome.PLANNED
+    assert " P1 by what happened since " in told(first)
+    applied, outcome = approve_and_apply(first)
+    assert outcome is Outcome.VERIFIED
+    firm.by_hand()
+
+    second, _ = again(firm)
+    assert [action.title for action in plan.load(second / "plan.json")] == []
+    assert "rerouted at " in shown(second)
+    assert "requests, 0 failures" in shown(second)
+    assert applied.name in shown(second), "the way back is the first apply's"
+    assert " P3 by what happened since " in told(second)
+    assert told(second).endswith(": failures are fewer than any alert asks for.")
+    assert answers(second)["openai-answers"]["answer"] == "no"
+
+    undone = opskit("undo", applied.name, "--type", f"{firm.name} 2")
+    assert undone.exit_code == 0
+    caution = "to be taken back once openai answered cleanly for two windows of 15 minutes"
+    said = " ".join(undone.stdout.split())
+    assert said.index(caution) < said.index("taken back: ")
+    assert caution in events(archive.Archive(outputs).find("last"), "finding")[0]["problem"]
+
+
+def test_a_route_that_production_was_not_built_with_is_only_built(firm: Sandbox, tmp_path: Path) -> None:
+    env = {"AI_MODEL_ROUTES": "gpt-5-chat-latest=deepseek-chat"}
+    firm.break_with(stronger("ai-openai-outage", tmp_path, env=env))
+    folder, _ = again(firm)
+    assert [action.name for action in plan.load(folder / "plan.json")] == ["vercel.redeploy"]
+
+
+def test_results_that_vanish_are_collected_first_and_what_still_runs_is_nobodys_task(firm: Sandbox) -> None:
+    firm.break_with("ai-long-running-task")
+    first, outcome = again(firm)
+    assert outcome is Outcome.PLANNED
+    names = [action.name for action in plan.load(first / "plan.json")]
+    assert {"tasks.store_result", "tasks.expire", "tasks.finish"} == set(names)
+    assert names == sorted(names, key=lambda name: name != "tasks.store_result")
+    assert "kept by the provider for about ten minutes: store the results at once" in told(first)
+    assert " P1 by what happened" in told(first)
+
+    assert approve_and_apply(first)[1] is Outcome.VERIFIED
+    second, outcome = again(firm)
+    assert outcome is Outcome.HEALTHY
+    assert answers(second)["tasks-followed"]["because"] == "1 in_progress, left alone"
+
+
+def test_a_provider_that_nobody_asked_is_not_said_to_answer_and_hides_no_health(firm: Sandbox, tmp_path: Path) -> None:
+    only = {
+        "what": "ask_ai",
+        "name": "today",
+        "count": 6,
+        "model": "gpt-5-chat-latest",
+        "when": "40 minutes ago .. now",
+    }
+    others = "delete from ai_requests where left(selected_model, 8) = 'deepseek'"
+    firm.break_with(stronger("ai-healthy", tmp_path, happenings=[only], sql=[others]))
+    folder, outcome = again(firm)
+    assert outcome is Outcome.HEALTHY
+    found = answers(folder)
+    assert (found["openai-answers"]["answer"], found["deepseek-answers"]["answer"]) == ("yes", "unknown")
+    assert found["deepseek-answers"]["because"].startswith("not asked; reachable; ")
