@@ -141,7 +141,7 @@ def test_all_that_seal_at_once_land(outputs: Path, opskit: Opskit, rounds: int) 
     people = ("anna", "bert", "cleo")
     command = [sys.executable, "-c", SEALING, str(outputs)]
     running = [subprocess.Popen([*command, who, str(rounds)]) for who in people]
-    assert [process.wait(300) for process in running] == [0, 0, 0]
+    assert [process.wait(900) for process in running] == [0, 0, 0]
     assert len([name for name in inside(outputs) if name.endswith("/manifest.json")]) == rounds * len(people)
     assert int(git(outputs, "rev-list", "--count", "main")) == rounds * len(people) + 1
     found = verified(opskit, outputs)

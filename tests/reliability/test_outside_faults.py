@@ -69,7 +69,7 @@ TWICE = {  # together all kinds that take no time
     "handler": "reset",
     "status page": "truncated",
 }
-ENOUGH = 240.0  # seconds within which every apply has ended, whatever the outside does
+ENOUGH = 300.0  # seconds within which every apply has ended, whatever the outside does
 
 
 def struck(firm: Sandbox, *faults: tuple[str, str, int | None]) -> Trouble:
@@ -249,7 +249,7 @@ def test_every_read_while_only_looking(route: str, kind: str, opskit: Opskit, fi
         code, found = look(opskit, firm, RUNBOOK)
         statements = log()
     assert time.monotonic() - began < ENOUGH
-    assert code == 6 or (code, found["causes"]) == (3, ["endpoint-disabled"])
+    assert code == 6 or (code == 3 and "endpoint-disabled" in found["causes"])
     assert set(found["causes"]) <= {"endpoint-disabled", "endpoint-unreachable", "unknown"}
     assert record.verify(Path(found["folder"])).wrong == ()
     assert watching.changing(firm.traffic()) == []
