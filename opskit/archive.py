@@ -72,8 +72,8 @@ class Archive:
             if candidates := [run for run in serious if not applied or approved(run) is not None]:
                 self._require_newest(candidates[0])
                 return candidates[0]
-            what = "has carried out a plan" if applied else "is there"
-            raise BadInput(f"no run {what} yet in {self.outputs}.", "`opskit history` lists all, rehearsals too.")
+            why = ": none has carried out a plan yet" if applied else ""
+            raise BadInput(f"there is no run {name!r} in {self.outputs}{why}.", "`opskit history` lists them.")
         found = [folder for folder in runs if name and folder.name.startswith(name)]
         exact = [folder for folder in found if folder.name == name]
         if len(exact or found) == 1:

@@ -29,6 +29,7 @@ from opskit.provenance import operator
 
 MAIN = "refs/heads/main"
 BEGINS = "An archive begins"
+EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's tree of nothing, with which every archive begins
 STALE = 60.0  # seconds for which git would never hold a lock of its own in an archive
 BEGINNING = {"NAME": "opskit", "EMAIL": "opskit@localhost", "DATE": "2026-01-01T00:00:00Z"}
 # Of a git directory, what is history; whatever else an archive's has (settings, hooks, alternates) is not used at all.
@@ -212,8 +213,10 @@ def unproven(outputs: Path, allowed: Path | None) -> list[str]:
 def _unsigned(outputs: Path, allowed: Path | None) -> list[str]:
     """The commits for which nobody vouches, but the empty first one, which is everywhere the same."""
     doubts: dict[str, list[str]] = {}
-    for commit in _git(outputs, "rev-list", "--min-parents=1", MAIN).split():
+    for commit in _git(outputs, "rev-list", MAIN).split():
         text = _run_raw(outputs, "cat-file", "commit", commit).stdout.decode(errors="replace")
+        if text.startswith(f"tree {EMPTY}\nauthor "):
+            continue
         if why := _unvouched(text, allowed):
             doubts.setdefault(why, []).append(f"{commit[:12]} {text.partition(chr(10) * 2)[2].splitlines()[0][:60]!r}")
     return [f"{len(those)} commits of the archive: {why}: {', '.join(those[:3])}" for why, those in doubts.items()]

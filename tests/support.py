@@ -195,6 +195,7 @@ SHELL = """
 show() {{ printf '%s\\0' "$@"; }}
 psql() {{ show psql "$@"; }}; stripe() {{ show stripe "$@"; }}; vercel() {{ show vercel "$@"; }}
 curl() {{ show curl "$@"; }}; opskit() {{ show opskit "$@"; }}; supabase() {{ show supabase "$@"; }}
+squawk() {{ show squawk "$@"; }}
 DATABASE_URL=url OWNER_DATABASE_URL=url
 {}
 """

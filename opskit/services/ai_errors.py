@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 import pandas as pd
 
@@ -148,3 +150,11 @@ def trouble(
 def told(rows: pd.DataFrame | None) -> str:
     """The commonest of these errors in a few words, and none of a user's."""
     return "" if rows is None else f"{rows.requests.sum()} times {masking.words(rows.error.iloc[0])[:90]}"
+
+
+def led_around(around: bool, built: datetime | None, route: str, since: datetime, lately: pd.Series[Any]) -> str:
+    """Whether requests are led around a provider, since when, and how `lately` they fared: `requests`, `failed`."""
+    if not built:
+        return "a route is set, but production is not built with it" if around else "no"
+    counted = f"{lately.requests} requests, {lately.failed} failures"
+    return f"rerouted at {built:%H:%M} UTC ({route}); since {max(built, since):%H:%M} {counted}"

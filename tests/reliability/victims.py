@@ -211,7 +211,7 @@ def _around_records(accident: Accident) -> None:
         setattr(owner, name, deadly)
 
     wrapped(record, "seal", before="before the seal")
-    wrapped(commits, "commit", before="before the history")
+    wrapped(commits, "commit", before="before the history", only=lambda _, places, *__: places[0].is_dir())
     wrapped(archive, "seal", after="after the seal")
     wrapped(followup, "_carry_over", before="before the carrying over")
     wrapped(record, "write", before="before the approval", only=lambda path, *_: path.name == "approval.json")
