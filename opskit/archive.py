@@ -144,8 +144,11 @@ class Archive:
             return "the archive's history is gone, so nobody can see whether this plan was carried out"
         if not note.exists() and not commits.knows(self.outputs, note):
             return ""
-        began = noted(note)
-        if any(about(one)["run"] == began for one in self.runs()):  # it did nothing, or we had returned above
+        if commits.knows(self.outputs, note) and not commits.holds(self.outputs, note):
+            return f"{note} is not as in the archive's history, so nobody can see who began to carry out this plan"
+        began, looked = noted(note), about(folder)["run"]
+        applied = (about(run) for run in self.runs())
+        if any(head["run"] == began and head.get("applies") == looked for head in applied):  # and it did nothing
             return ""
         return f"{began} began to carry out this plan, and its record is not here"
 

@@ -470,6 +470,11 @@ def test_a_plan_whose_record_is_out_of_sight_is_not_applied_again(
     again = opskit("apply", planned.name)
     assert again.exit_code == 4
     assert f"{applied.name} began to carry out this plan, and its record is not here" in again.stderr
+    note = planned.parent / "approvals" / f"{planned.name}.begun.json"
+    note.write_text(json.dumps({"run": planned.name}))  # a run that there is, and that did nothing
+    forged = opskit("apply", planned.name)
+    assert (forged.exit_code, "is not as in the archive's history" in forged.stderr) == (4, True)
+    note.write_text(json.dumps({"run": applied.name}))
     assert any("missing: it began to carry out the plan" in line for line in data(opskit("verify", "--json"))["wrong"])
 
 
