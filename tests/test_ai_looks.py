@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from support import Opskit, events
 
@@ -41,6 +42,7 @@ def stronger(name: str, folder: Path, **more: Any) -> Path:
     return path
 
 
+@pytest.mark.deep
 def test_a_reroute_in_force_is_told_and_not_planned_again(
     firm: Sandbox, opskit: Opskit, outputs: Path, tmp_path: Path
 ) -> None:

@@ -199,10 +199,12 @@ def _count(paragraphs: list[str]) -> int:
 
 def _stumble(rng: random.Random, pages: Pages, now: datetime) -> None:
     """The autosaves that fail on ordinary days: a train in a tunnel, two open tabs."""
-    documents = pages.tables["documents"]
+    until = now - timedelta(hours=2)
+    documents = [document for document in pages.tables["documents"] if document["created_at"] < until]
     for _ in range(rng.randint(60, 90)):
         document = rng.choice(documents)
-        at, kind = _moment(rng, now - WEEKS, now - timedelta(hours=2)), rng.choice(("network", "network", "conflict"))
+        at = _moment(rng, max(now - WEEKS, document["created_at"]), until)
+        kind = rng.choice(("network", "network", "conflict"))
         pages.tables["autosave_failures"].append(
             {
                 "id": identifier(rng),
@@ -213,7 +215,7 @@ def _stumble(rng: random.Random, pages: Pages, now: datetime) -> None:
                 "client_hash": f"{rng.getrandbits(256):064x}",
                 "retry_count": rng.choice((0, 0, 0, 1)),
                 "user_agent": rng.choice(AGENTS),
-                "created_at": max(at, document["created_at"]),
+                "created_at": at,
             }
         )
 

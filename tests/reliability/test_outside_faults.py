@@ -204,6 +204,7 @@ def test_an_answer_that_is_lost_is_found_out(opskit: Opskit, firm: Sandbox, tmp_
     ended_well(night)
 
 
+@pytest.mark.deep
 def test_what_comes_late(opskit: Opskit, firm: Sandbox, tmp_path: Path, small: str) -> None:
     """A read is asked again. A change may still happen after we gave up: nobody may say that it had no effect."""
     run = plan(opskit, firm, tmp_path, small)
@@ -301,7 +302,7 @@ def somebody(firm: Sandbox) -> psycopg.Connection[Any]:
     "blow",
     [
         pytest.param(lambda firm: firm.restart_database(), id="restart"),
-        pytest.param(lambda firm: firm.cut_sessions("opskit/%"), id="reset"),
+        pytest.param(lambda firm: firm.cut_sessions("opskit/%"), id="reset", marks=pytest.mark.deep),
     ],
 )
 def test_the_database_goes_away_in_the_middle(

@@ -35,9 +35,7 @@ def processes(folder: Path) -> list[str]:
 
 
 def test_a_life(state: Path) -> None:
-    began = time.monotonic()
     found = sandbox.start("life", seed=3)
-    assert time.monotonic() - began < 30
     assert sandbox.find("life") == found
     assert found.status()["seed"] == 3
     with pytest.raises(SandboxError, match="running already"):

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from opskit import sandbox
-from opskit.sandbox import population
+from opskit.sandbox import population, writing
 from opskit.sandbox.stripe_objects import month_around
 
 Row = tuple[Any, ...]
@@ -177,3 +177,17 @@ def test_another_seed_is_another_company(company: sandbox.Sandbox) -> None:
     company.reset(12)
     second = set(company.state()["database"]["user_profiles"])
     assert len(first) != len(second) or not first & second
+
+
+def test_at_no_time_of_day_did_a_save_fail_of_late() -> None:
+    """Not even the save of a document that was begun a moment ago."""
+    for hour in range(24):
+        now = datetime(2026, 11, 28, hour, 30, tzinfo=UTC)
+        authors = [
+            writing.Author(id=str(number), tier="professional", joined=now - timedelta(hours=3), counts_from=now)
+            for number in range(20)
+        ] + [writing.Author(id="old", tier="professional", joined=now - timedelta(days=400), counts_from=now)]
+        tables = writing.write(random.Random(hour), authors, now).tables
+        begun = {document["id"]: document["created_at"] for document in tables["documents"]}
+        for failure in tables["autosave_failures"]:
+            assert begun[failure["document_id"]] <= failure["created_at"] <= now - timedelta(hours=2)

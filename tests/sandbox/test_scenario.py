@@ -121,6 +121,7 @@ def test_what_a_person_does_is_told_from_strays(company: sandbox.Sandbox, tmp_pa
     assert found["stray"] == []
 
 
+@pytest.mark.deep
 def test_ten_thousand_events_in_ten_lines(company: sandbox.Sandbox, tmp_path: Path) -> None:
     many = {"what": "renew", "name": "many", "count": 5000, "when": "2 days ago .. 10 minutes ago"}
     company.break_with(write(tmp_path, happenings=[many]))
