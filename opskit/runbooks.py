@@ -82,7 +82,7 @@ def load(name: str, root: Path) -> Runbook:
     """The runbook of that name. Raises BadInput listing the ones there are."""
     path = root / "notebooks" / f"{name}.ipynb"
     if path.parent != root / "notebooks" or not path.is_file():
-        known = ", ".join(p.stem for p in sorted((root / "notebooks").glob("*.ipynb")))
+        known = ", ".join(p.stem for p in sorted((root / "notebooks").glob("*.ipynb")) if p.stem != TEMPLATE)
         raise BadInput(f"there is no runbook {name!r}.", f"There are: {known}.")
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

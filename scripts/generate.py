@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import click
 from opskit import rights, runbooks
 from opskit.cli import main as opskit
 from opskit.outcome import EXITS, Exit
-from opskit.priorities import RESPONSE
+from opskit.priorities import RESPONSE, span
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -135,12 +134,6 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[st
 
 def line(cells: Sequence[object]) -> str:
     return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def span(of: timedelta) -> str:
-    hours, minutes = divmod(of.total_seconds() // 60, 60)
-    number, unit = (hours, "hour") if hours else (minutes, "minute")
-    return f"{number:.0f} {unit}{'s' * (number > 1)}"
 
 
 def priority_order(priority: str) -> int:

@@ -20,6 +20,7 @@ from support import as_bash_reads
 from opskit import parameters, runbooks
 from opskit.cli import main
 from opskit.priorities import RESPONSE
+from opskit.runbooks import TEMPLATE
 from opskit.sandbox import SCENARIOS
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +47,8 @@ generate, notebooks, picture = script("generate"), script("notebooks"), script("
 def commands() -> Iterator[tuple[str, list[str]]]:
     """(where, words) of every command of ours in a bash or console block."""
     for page in PAGES:
-        for kind, block in re.findall(r"^```(bash|console)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+        text = as_made(page.read_text(encoding="utf-8"))
+        for kind, block in re.findall(r"^```(bash|console)\n(.*?)^```", text, re.M | re.S):
             for line in block.replace("\\\n", " ").splitlines():
                 if kind == "console" and not line.startswith("$ "):
                     continue
@@ -56,6 +58,13 @@ def commands() -> Iterator[tuple[str, list[str]]]:
                         words = words[1:]
                     if words and words[0] in OURS:
                         yield f"{page.name}: {' '.join(words)}", words
+
+
+def as_made(text: str) -> str:
+    """A page, in which a runbook that it makes itself goes by the name of the template: that one exists."""
+    for name in re.findall(r"^opskit new ([a-z-]+)", text, re.MULTILINE):
+        text = text.replace(name, TEMPLATE).replace(name.replace("-", "_"), TEMPLATE.replace("-", "_"))
+    return text
 
 
 COMMANDS = dict(commands())

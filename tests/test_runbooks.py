@@ -62,6 +62,11 @@ def test_it_has_the_six_sections_in_order(cells: list[dict[str, Any]]) -> None:
     assert set(titles[len(SECTIONS) :]) <= {"Related documents"}
 
 
+def test_nothing_of_the_templates_guidance_is_left(path: Path, cells: list[dict[str, Any]]) -> None:
+    left = [cell["id"] for cell in cells if "**Write here:**" in source(cell)]
+    assert bool(left) == (path.stem == runbooks.TEMPLATE), f"still to be written: {left}"
+
+
 def test_its_title_block_says_how_urgent_it_is_and_whose(book: Runbook) -> None:
     assert book.title
     assert book.priority in RESPONSE
