@@ -111,7 +111,7 @@ def _execute(world: World, statements: Sequence[str]) -> None:
             for statement in statements:
                 connection.execute(statement.encode(), _groups(world))
     except psycopg.Error as error:
-        raise SandboxError(f"sql: {error}") from error
+        raise SandboxError(f"sql: {error}\nThe statement was: {statement}") from error
     finally:
         if slept:
             world.database.stop()
@@ -135,6 +135,8 @@ def _filled(world: World, name: str, value: str) -> str:
         if word in PROVIDER_KEYS and word in world.secrets:
             return world.secrets[word]
         if word == "original":
+            if name not in world.vercel.deployments[0].env:
+                raise SandboxError(f"env: {name}: {found[0]} is what it was at first, and at first the app has none")
             return world.vercel.deployments[0].env[name]
         prices = [price for price, sold in world.stripe.price_tiers.items() if sold == tier]
         if word == "price" and prices:
