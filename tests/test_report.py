@@ -421,7 +421,7 @@ def test_a_real_night(opskit: Opskit, firm: Sandbox, repository: Path, outputs: 
 def test_a_page_counts_the_rows_that_it_leaves_out(opskit: Opskit, outputs: Path) -> None:
     folder = sealed(outputs, **{"private/a.json": "{}", "private/b.json": "{}", "private/page-cto.txt": "call me"})
     written = Path(data(opskit("export", folder.name, "--json"))["page"])
-    assert "private/: 2 rows as they were before, page-cto.txt" in written.read_text()
+    assert "private/: rows as they were before (2), messages to people (1)" in written.read_text()
     assert "call me" not in written.read_text()
 
 

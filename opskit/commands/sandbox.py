@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,14 @@ def start(name: str, seed: int) -> Reply:
         found = company.start(name, seed)
     following = f"opskit sandbox break SCENARIO{_named(name)}, opskit run RUNBOOK --environment {name}"
     text = f"Sandbox {name!r} lives. Next: {following}"
-    return Reply(found.facts, f"{text}\nScenarios: {', '.join(company.scenarios())}")
+    return Reply(found.facts, f"{text}\n\n{_scenarios()}")
+
+
+def _scenarios() -> str:
+    """Their names, by the runbook that they rehearse."""
+    ordered = sorted((written(name)["runbook"], name) for name in company.scenarios())
+    groups = groupby(ordered, key=lambda one: one[0])
+    return "\n".join(f"{runbook}: {', '.join(name for _, name in found)}" for runbook, found in groups)
 
 
 @sandbox.command()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from opskit import record
@@ -31,10 +33,18 @@ def _facts(one: Record) -> Iterator[tuple[str, str]]:
     if one.digest:
         yield "Sealed as", f"{one.digest}, {one.seal}"
         yield "To prove it", f"opskit verify {head['incident']}/{one.name}, in the folder of the records"
-    private = sorted((one.folder / record.PRIVATE).glob("*"))
-    images = sum(path.suffix == ".json" for path in private)  # one for each row that was changed
-    if left := [f"{images} rows as they were before"] * bool(images) + [p.name for p in private if p.suffix != ".json"]:
-        yield "Left out", f"private/: {', '.join(left)}"
+    if left := Counter(_left_out(path) for path in sorted((one.folder / record.PRIVATE).glob("*"))):
+        yield "Left out", f"private/: {', '.join(f'{what} ({count})' for what, count in left.items())}"
+
+
+def _left_out(path: Path) -> str:
+    """What a private file is, in the plural: there is one for each row and for each person."""
+    match path.suffix, path.name.partition("-")[0]:
+        case ".json", _:
+            return "rows as they were before"
+        case ".txt", "message" | "page":
+            return "messages to people"
+    return "other files"
 
 
 def _warnings(one: Record) -> Iterator[str]:
