@@ -14,6 +14,7 @@ from typing import Any
 
 from opskit import approval, commits, files, journal, plan, provenance, record
 from opskit.actions import Result
+from opskit.checks import Answer
 from opskit.errors import BadInput, OpskitError
 from opskit.lock import is_attended
 from opskit.outcome import Outcome
@@ -304,7 +305,7 @@ def summary(folder: Path) -> dict[str, Any]:
         "operator": head["operator"],
         "started": head["started"],
         "outcome": ended["outcome"] if ended else outcome(folder, events),
-        "causes": proposed.get("causes", []),
+        "causes": proposed.get("causes", _named(events)),
         "actions": proposed.get("actions", 0) if (planned := approved(folder)) is None else planned,
         "removals": proposed.get("removals", 0),
         "done": len({e["action"] for e in results if Result(e["result"]).good}),
@@ -315,6 +316,12 @@ def summary(folder: Path) -> dict[str, Any]:
         "break_glass": glass(folder),
         "folder": str(folder),
     }
+
+
+def _named(events: list[journal.Event]) -> list[str]:
+    """The causes that checks had named when a run ended before its plan."""
+    told = (e.get("cause") for e in events if e["event"] == "check" and e.get("answer") == Answer.NO)
+    return list(dict.fromkeys(str(cause) for cause in told if cause))
 
 
 def outcome(folder: Path, events: list[journal.Event]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,26 @@ from opskit.actions import Arguments, Change
 from opskit.services import migrating, offenders, statements
 
 LINK = Path("../.temp/project-ref")  # beside the folder: where the Supabase CLI keeps what it is linked to
+CONFIG = Path("../config.toml")
+REF = re.compile("[a-z]{20}")
 
 
-def linked(folder: Path) -> str | None:
+def linked(folder: str | Path) -> str | None:
     """The project that the CLI would push this folder to; None: none."""
+    place = Path(folder).expanduser()
     try:
-        return (folder / LINK).read_text(encoding="utf-8").strip() or None
-    except OSError:
+        return (place / LINK).read_text(encoding="utf-8").strip() or _configured(place)
+    except (OSError, UnicodeDecodeError):
+        return _configured(place)
+
+
+def _configured(place: Path) -> str | None:
+    """The project that the configuration names. `project_id` may also be a name that counts on one machine only."""
+    try:
+        named = str(tomllib.loads((place / CONFIG).read_text(encoding="utf-8")).get("project_id", ""))
+    except (OSError, ValueError):
         return None
+    return named if REF.fullmatch(named) else None
 
 
 class FindFile(Change):

@@ -44,6 +44,12 @@ def compare(target: Environment, services: Services, blind: Callable[[str, Canno
 
 
 def _supabase_ref(target: Environment) -> str:
+    """The project that the environment's services name; several, where they do not agree."""
+    told = target.services.supabase.part("project") if target.services.supabase else None
+    return ",".join(sorted({_database_ref(target), *([str(told)] if told else [])}))
+
+
+def _database_ref(target: Environment) -> str:
     """The project that the database address names: `db.<ref>.supabase.co`, or the pooler's user `postgres.<ref>`."""
     parts = urlsplit(target.services.database.address)
     host = parts.hostname or ""
