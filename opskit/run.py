@@ -174,8 +174,7 @@ class Run:
         private.mkdir(mode=0o700, exist_ok=True)
         (private / f"{name}.txt").write_text(self._redactor.text(sound(text)), encoding="utf-8")
         self.journal.write("draft", name=name)
-        lines = len(text.strip().splitlines())
-        looks.say(f"Draft “{name}”, {lines} lines, not sent: private/{name}.txt beside this record.")
+        looks.say(f"Draft “{name}”, not sent: private/{name}.txt beside this record.")
 
     # Doing.
 
@@ -196,7 +195,9 @@ class Run:
         approved = self._approved()
         if approved is None:
             self.plan.save(self.folder / "plan.json")
-            if self.plan.actions:
+            if self.plan.actions and _manual(self.plan) == len(self.plan):
+                looks.say("Nothing was done: every step of this plan is a person's.")
+            elif self.plan.actions:
                 looks.say(f"Nothing was done: not approved. Next: opskit approve {self.about['run']}")
             else:
                 looks.say("Nothing was done: the plan is empty.")

@@ -92,8 +92,8 @@ def break_it(scenario: str, name: str, twin: bool) -> Reply:
     with _plainly():
         truth = living(name).break_with(scenario, twin)
     _suits_runbook(truth)
-    given = " ".join(f"-p {key} '{value}'" for key, value in truth["parameters"].items())
-    return Reply(truth, f"Broken: {truth['title']}. Next: opskit run {truth['runbook']} {given} --environment {name}")
+    given = "".join(f" -p {key} '{value}'" for key, value in truth["parameters"].items())
+    return Reply(truth, f"Broken: {truth['title']}. Next: opskit run {truth['runbook']}{given} --environment {name}")
 
 
 def _suits_runbook(truth: dict[str, Any]) -> None:

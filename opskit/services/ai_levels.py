@@ -22,8 +22,8 @@ def level(
     pace, part = f"{per_minute:.3g} errors a minute", f"{share * 100:.0f} % of requests fail"
     vanish = f"{vanishing} finished and paid for, kept by the provider for about ten minutes: store the results at once"
     for name, rules in (
-        ("P0", ((0 < providers <= down, "all providers are down"), (per_minute > 50, pace), (share >= 0.5, part))),
-        ("P1", ((vanishing > 0, vanish), (down > 0, "a provider is down"), (per_minute >= 10, pace),
+        ("P0", ((0 < providers <= down, "no provider serves us"), (per_minute > 50, pace), (share >= 0.5, part))),
+        ("P1", ((vanishing > 0, vanish), (down > 0, "a provider does not serve us"), (per_minute >= 10, pace),
                 (share >= 0.10, part))),
         ("P2", ((per_minute >= 5, pace), (share >= 0.05, part), (slow, "requests are slow"))),
     ):  # fmt: skip
