@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +131,9 @@ class Run:
     def rate(self, priority: str, because: str) -> None:
         """Say how urgent the incident is, and by when somebody must have responded; the postmortem takes it from here.
 
-        `priority` is CRITICAL, HIGH, MEDIUM or LOW. The clock begins with the parameter `detected_at`, or now.
+        `priority` is CRITICAL, HIGH, MEDIUM or LOW. The clock begins with `detected_at` of the parameters, or this run.
         """
-        detected = getattr(self.parameters, "detected_at", None) or datetime.now(UTC)
+        detected = getattr(self.parameters, "detected_at", None) or datetime.fromisoformat(self.about["started"])
         deadline = priorities.respond_by(detected, priority)
         self.journal.write("priority", priority=priority, because=because, detected=detected.isoformat())
         looks.say(f"{priority}, respond by {deadline:%Y-%m-%d %H:%M} UTC: {because}.")

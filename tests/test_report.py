@@ -20,6 +20,7 @@ from opskit.actions import Action
 from opskit.archive import Archive, countersignature
 from opskit.plan import Plan
 from opskit.reports.incident import read
+from opskit.reports.timeline import span
 from opskit.sandbox import Sandbox
 
 START = datetime(2026, 11, 23, 3, 20, tzinfo=UTC)
@@ -400,7 +401,7 @@ DRAFT = 'run.draft("message-users", f"Dear Ana & Ben,\\nyour plan is {chr(114)}i
 
 def test_a_real_night(opskit: Opskit, firm: Sandbox, repository: Path, outputs: Path) -> None:
     firm.break_with("endpoint-disabled")
-    keep(repository, *SMALL, DRAFT)
+    keep(repository, *SMALL, DRAFT, 'run.rate("HIGH", "nobody can pay")')
     _, planned_in, found = look(opskit, firm)
     opskit("approve", "last", "--type", f"{firm.name} {found['actions']}")
     assert opskit("apply", "last").exit_code == 0
@@ -410,12 +411,17 @@ def test_a_real_night(opskit: Opskit, firm: Sandbox, repository: Path, outputs: 
     assert said["verified"]
     incident = read(Archive(outputs), planned_in.parent.name)
     assert [one.kind for one in incident.records] == ["looked", "applied"]
+    assert incident.detected == incident.records[0].began, "nobody said when: it is when somebody looked"
     assert "right again" in (planned_in / "private" / "message-users.txt").read_text()
     for path in map(Path, [said["paths"]["page"], *said["pages"]]):
         assert harmless(path.read_text()) == []
         assert "right again" not in path.read_text()
         assert "message-users" in path.read_text()
     assert opskit("verify").exit_code == 0
+
+
+def test_a_span_that_lies_before_has_a_minus() -> None:
+    assert [span(timedelta(seconds=n)) for n in (-11, 0, 3700)] == ["-11 s", "0 s", "1 h 1 min"]
 
 
 def test_a_page_counts_the_rows_that_it_leaves_out(opskit: Opskit, outputs: Path) -> None:

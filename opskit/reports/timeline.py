@@ -192,7 +192,9 @@ def _label(axes: Any, times: list[datetime], place: Callable[[datetime], float])
 
 
 def span(of: timedelta) -> str:
-    """A length of time in its two largest units."""
+    """A length of time in its two largest units; what lies before, with a minus."""
+    if of < timedelta():
+        return f"-{span(-of)}"
     seconds = round(of.total_seconds())
     parts = [
         (seconds // 86400, "d"),
