@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,16 +22,8 @@ USER = "7d1f4a9e-0000-4000-8000-000000000001"
 SECRET = "whsec_of_the_app"
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    postgres = Postgres(tmp_path_factory.mktemp("postgres"))
-    postgres.create()
-    yield postgres
-    postgres.stop()
-
-
 @pytest.fixture
-def world(database: Postgres) -> Iterator[World]:
+def world(database: Postgres) -> World:
     world = World(1, database, addresses={"app": "http://127.0.0.1:1"})
     world.secrets.update(webhook=SECRET, vercel="token", sentry="token")
     world.stripe = StripeStore(world)
@@ -42,9 +33,7 @@ def world(database: Postgres) -> Iterator[World]:
     with database.connect() as connection:
         connection.execute("insert into auth.users (id, email) values (%s, 'ada@example.com')", (USER,))
         connection.execute("update user_profiles set ai_words_used_this_month = 900")
-    yield world
-    with database.connect() as connection:
-        connection.execute("delete from auth.users")
+    return world
 
 
 def profile(world: World) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,7 +19,7 @@ from opskit.sandbox.world import Fault, World
 
 USER = "7d1f4a9e-0000-4000-8000-000000000001"
 FREE = "7d1f4a9e-0000-4000-8000-000000000002"
-PEOPLE = f"""
+ROWS = f"""
     insert into auth.users (id, email) values ('{USER}', 'ada@example.com'), ('{FREE}', 'eve@example.com');
     update user_profiles set subscription_tier = 'hobbyist', ai_words_reset_date = now() - interval '9 days'
     where id = '{USER}'
@@ -28,21 +27,8 @@ PEOPLE = f"""
 GPT, CLAUDE, DEEPSEEK = "gpt-5-chat-latest", "claude-sonnet-4-5-20250929", "deepseek-chat"
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    postgres = Postgres(tmp_path_factory.mktemp("postgres"))
-    postgres.create()
-    with postgres.connect() as connection:
-        connection.execute(PEOPLE)
-    postgres.keep("fresh")
-    yield postgres
-    postgres.stop()
-
-
 @pytest.fixture
 def world(database: Postgres) -> World:
-    database.start()
-    database.restore("fresh")
     world = World(1, database, addresses={"app": "http://127.0.0.1:1"})
     world.secrets.update(webhook="whsec_x", jwt="j" * 32)
     world.stripe, world.vercel, world.sentry = StripeStore(world), VercelStore(world), SentryStore(world)

@@ -25,7 +25,7 @@ USER = "7d1f4a9e-0000-4000-8000-000000000001"
 OTHER = "7d1f4a9e-0000-4000-8000-000000000002"
 DOCUMENT = "d0000000-0000-4000-8000-000000000001"
 TEXT = "<p>It was a dark night.</p><p>Nobody slept.</p>"
-PEOPLE = f"""
+ROWS = f"""
     insert into auth.users (id, email) values ('{USER}', 'ada@example.com'), ('{OTHER}', 'eve@example.com');
     insert into projects (id, user_id, title) values ('{DOCUMENT}', '{USER}', 'Nights');
     insert into documents (id, project_id, user_id, title, content, created_at, updated_at)
@@ -34,20 +34,8 @@ PEOPLE = f"""
 """
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    postgres = Postgres(tmp_path_factory.mktemp("postgres"))
-    postgres.create()
-    with postgres.connect() as connection:
-        connection.execute(PEOPLE)
-    postgres.keep("fresh")
-    yield postgres
-    postgres.stop()
-
-
 @pytest.fixture
 def world(database: Postgres) -> Iterator[World]:
-    database.restore("fresh")
     world = World(1, database, addresses={"app": "http://127.0.0.1:1"})
     world.secrets.update(webhook="whsec_x", jwt="j" * 32)
     world.stripe, world.vercel, world.sentry = StripeStore(world), VercelStore(world), SentryStore(world)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,19 +22,9 @@ from opskit.sandbox.world import Fault, World
 WINDOW = "90 minutes ago .. 10 minutes ago"
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    postgres = Postgres(tmp_path_factory.mktemp("database"))
-    postgres.create()
-    postgres.keep("empty")
-    yield postgres
-    postgres.stop()
-
-
 @pytest.fixture
 def world(database: Postgres) -> World:
     """A company without users: happenings bring their own."""
-    database.restore("empty")
     made = World(1, database, addresses={"app": "http://127.0.0.1:9"})
     made.secrets.update(webhook="whsec_" + "w" * 32)
     made.stripe, made.vercel = StripeStore(made), VercelStore(made)
@@ -195,7 +184,7 @@ def test_the_same_seed_tells_the_same_past(world: World, database: Postgres) -> 
     _play(world, {"what": "subscribe", "count": [4, 9]})
     first = dict(world.actors)
     again = World(1, database, addresses=world.addresses, secrets=world.secrets)
-    database.restore("empty")
+    database.restore("fresh")
     again.stripe, again.vercel = StripeStore(again), VercelStore(again)
     again.stripe.add_endpoint(again.addresses["app"] + "/api/webhooks/stripe", secret=again.secrets["webhook"])
     vercel.populate(again)

@@ -22,7 +22,7 @@ from opskit.sandbox.vercel import VercelStore
 from opskit.sandbox.world import World
 
 WINDOW = "90 minutes ago .. 10 minutes ago"
-TWELVE_WRITERS = """
+ROWS = """
     insert into auth.users (id, email)
       select ('7d1f4a9e-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, n || '@example.com'
       from generate_series(1, 12) n;
@@ -36,20 +36,8 @@ TWELVE_WRITERS = """
 """
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    postgres = Postgres(tmp_path_factory.mktemp("database"))
-    postgres.create()
-    with postgres.connect() as connection:
-        connection.execute(TWELVE_WRITERS)
-    postgres.keep("fresh")
-    yield postgres
-    postgres.stop()
-
-
 @pytest.fixture
 def world(database: Postgres) -> Iterator[World]:
-    database.restore("fresh")
     made = World(1, database, addresses={"app": "http://127.0.0.1:9"})
     made.secrets.update(webhook="whsec_x", jwt="j" * 32)
     made.stripe, made.vercel, made.sentry = StripeStore(made), VercelStore(made), SentryStore(made)

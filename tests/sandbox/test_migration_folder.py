@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from opskit import sandbox
 from opskit.sandbox import catalog, comparison, migrations
 from opskit.sandbox.happenings import schedule
-from opskit.sandbox.postgres import Postgres, clean
+from opskit.sandbox.postgres import Postgres
 from opskit.sandbox.supabase import SupabaseStore
 from opskit.sandbox.world import World
 
@@ -21,20 +20,8 @@ NEW = "20251101093000_documents_slug.sql"
 LEDGER = "select version, name, statements from supabase_migrations.schema_migrations order by version"
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    folder = tmp_path_factory.mktemp("cluster") / "postgres"
-    found = Postgres(folder)
-    found.create()
-    found.keep("kept")
-    yield found
-    found.stop()
-    clean(folder)
-
-
 @pytest.fixture
 def world(database: Postgres) -> World:
-    database.restore("kept")
     world = World(1, database)
     world.supabase = SupabaseStore(world)
     return world

@@ -12,8 +12,6 @@ from test_supabase_cli import (  # noqa: F401  # fixtures
     NEW,
     TEXTS,
     Run,
-    cluster,
-    database,
     hold,
     installed,
     run,
@@ -32,7 +30,7 @@ FAILING = {"quotes", "fails", "fails after concurrently", "unique concurrently",
 GOOD = [name for name in TEXTS if name not in FAILING]
 
 
-def services(database: Postgres) -> Any:  # noqa: F811
+def services(database: Postgres) -> Any:
     address = f"postgresql://127.0.0.1:{database.port}/postgres?sslmode=disable"
     words = dict.fromkeys(("read", "change"), database.passwords[kept.OWNER])
     found = Database(address, dict.fromkeys(words, kept.OWNER), words, "opskit/test")
@@ -46,7 +44,7 @@ def apply(ours: Any, folder: Path) -> None:
         Change.known[action.name].do(ours, action.arguments, action.before, "key")
 
 
-def rows(database: Postgres) -> list[Any]:  # noqa: F811
+def rows(database: Postgres) -> list[Any]:
     with database.connect() as connection:
         return connection.execute(LEDGER).fetchall()
 
@@ -54,7 +52,7 @@ def rows(database: Postgres) -> list[Any]:  # noqa: F811
 @pytest.mark.parametrize("name", sampled(GOOD))
 def test_our_row_is_the_tools_and_then_it_has_nothing_to_do(
     run: Run,  # noqa: F811
-    database: Postgres,  # noqa: F811
+    database: Postgres,
     tmp_path: Path,
     name: str,
 ) -> None:
@@ -67,7 +65,7 @@ def test_our_row_is_the_tools_and_then_it_has_nothing_to_do(
     assert run("db", "push", "--yes").code == 0
     assert rows(database) == written
     ours.database.close()
-    database.restore("kept")
+    database.restore("fresh")
     assert run("db", "push", "--yes").code == 0
     assert rows(database) == written
 
@@ -75,7 +73,7 @@ def test_our_row_is_the_tools_and_then_it_has_nothing_to_do(
 @pytest.mark.parametrize("name", sampled(sorted(FAILING - {"no syntax"})))
 def test_what_the_tool_stops_at_stops_us_and_leaves_the_same(
     run: Run,  # noqa: F811
-    database: Postgres,  # noqa: F811
+    database: Postgres,
     tmp_path: Path,
     name: str,
 ) -> None:
@@ -88,7 +86,7 @@ def test_what_the_tool_stops_at_stops_us_and_leaves_the_same(
     with database.connect() as connection:
         stays = connection.execute(left).fetchall()
     entered = rows(database)
-    database.restore("kept")
+    database.restore("fresh")
     assert run("db", "push", "--yes").code == 1
     with database.connect() as connection:
         assert connection.execute(left).fetchall() == stays
@@ -97,7 +95,7 @@ def test_what_the_tool_stops_at_stops_us_and_leaves_the_same(
 
 def test_after_the_tools_push_we_see_nothing_pending(
     run: Run,  # noqa: F811
-    database: Postgres,  # noqa: F811
+    database: Postgres,
     tmp_path: Path,
 ) -> None:
     hold(tmp_path, {NEW: TEXTS["comments"]})

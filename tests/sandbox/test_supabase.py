@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,22 +11,12 @@ from specs import conforms, openapi, spec
 from starlette.testclient import TestClient
 
 from opskit.sandbox import supabase, supabase_api, supabase_logs
-from opskit.sandbox.postgres import Postgres, clean
+from opskit.sandbox.postgres import Postgres
 from opskit.sandbox.supabase import SupabaseStore
 from opskit.sandbox.world import World
 
 TOKEN = "sbp_" + "a" * 40
 LOGS = "/analytics/endpoints/logs"
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    folder = tmp_path_factory.mktemp("cluster") / "postgres"
-    found = Postgres(folder)
-    found.create()
-    yield found
-    found.stop()
-    clean(folder)
 
 
 @pytest.fixture

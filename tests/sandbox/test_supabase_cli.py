@@ -18,7 +18,7 @@ from migration_company import FOUND, REPAIRS, repair
 from npm import REPOSITORY, tool
 
 from opskit.sandbox import Sandbox, catalog, migrations, supabase
-from opskit.sandbox.postgres import Postgres, clean
+from opskit.sandbox.postgres import Postgres
 from opskit.sandbox.serving import Serving, faulty
 from opskit.sandbox.supabase import SupabaseStore
 from opskit.sandbox.world import World
@@ -108,23 +108,6 @@ def called(tool: Path, home: Path, *arguments: str, **variables: str) -> Said:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tool(PACKAGE, "supabase", PLACE, tmp_path_factory.getbasetemp().parent / "npm-supabase.lock")
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    folder = tmp_path_factory.mktemp("cluster") / "postgres"
-    found = Postgres(folder)
-    found.create()
-    found.keep("kept")
-    yield found
-    found.stop()
-    clean(folder)
-
-
-@pytest.fixture
-def database(cluster: Postgres) -> Postgres:
-    cluster.restore("kept")
-    return cluster
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +201,7 @@ def test_a_push_of_ours_is_a_push_of_theirs(run: Run, database: Postgres, tmp_pa
     files = hold(tmp_path, {NEW: TEXTS[name]})
     well = pushed(database, files)
     ours = found(database)
-    database.restore("kept")
+    database.restore("fresh")
     said = run("db", "push", "--yes")
     assert (said.code == 0) == well, said
     theirs = found(database)
