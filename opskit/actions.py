@@ -31,6 +31,7 @@ class Result(StrEnum):
     DONE = "done"
     ALREADY = "already so"  # it was like that before we began
     STALE = "stale"  # the world has changed since it was planned; not done
+    UNDER_WAY = "under way"  # no end at all: how far it is
     WAITING = "waits for a person"
     SAID = "done, a person says"  # its fate could not be seen, and a person decided
     FAILED = "failed"  # it was tried, and had no effect
@@ -103,6 +104,14 @@ class Change:
         """Make the change. Raises Refused where `before` no longer holds."""
         raise NotImplementedError
 
+    def steps(self, services: Any, of: Arguments, before: Json, key: str, reached: Json) -> Iterator[Json]:
+        """Make the change piece by piece, for what takes long: after each piece that stays, what to go on from.
+
+        `reached` is the last of those that an earlier attempt told; None: there was none.
+        """
+        self.do(services, of, before, key)
+        yield from ()
+
     def image(self, services: Any, of: Arguments) -> Json:
         """Everything that the change could spoil, whole, to be kept in `private/` before it is made; None: nothing."""
         return None
@@ -128,12 +137,27 @@ class Change:
         return Action(self.name, of, state, title, self.by_hand(of, state), self.manual, removes_access)
 
 
+# Why an action has to wait; empty: it may begin, or go on from what it has reached. Raises where none may.
+MayBegin = Callable[..., str]
+
+
+def telling(may_begin: MayBegin, tell: Callable[[Action, Result, str], None]) -> MayBegin:
+    """The same, and people hear how far an action is that takes long."""
+
+    def asked(action: Action, reached: Json = None) -> str:
+        if reached is not None:
+            tell(action, Result.UNDER_WAY, reached["said"])
+        return may_begin(action, reached)
+
+    return asked
+
+
+Ended = tuple[Result, str]  # and why
 UNFINISHED = (Result.WAITING, Result.FAILED, Result.UNKNOWN)  # what a resume takes up again
-MayBegin = Callable[[Action], str]  # why an action has to wait; empty: it may begin. Raises where none may
 
 
 def carry_out(
-    approved: Sequence[Action], services: Any, journal: Journal, may_begin: MayBegin = lambda _: ""
+    approved: Sequence[Action], services: Any, journal: Journal, may_begin: MayBegin = lambda *_: ""
 ) -> Iterator[tuple[Action, Result, str]]:
     """Make the approved changes in order, each journalled before and after; stop at the first unexpected result.
 
@@ -147,7 +171,7 @@ def carry_out(
         if wait := _waits_for(action, approved, past) or may_begin(action):
             yield action, *_end(journal, action, Result.WAITING, wait)
             continue
-        result, why = _carry_out_one(action, past, services, journal)
+        result, why = _carry_out_one(action, past, services, journal, may_begin)
         past.results[action.id] = result
         yield action, result, why
         if result.stops:
@@ -170,12 +194,15 @@ class Past:
         self.begun: dict[str, Event] = {}
         self.ended: dict[str, Event] = {}
         self.undone: dict[str, Event] = {}
+        self.reached: dict[str, Json] = {}
         for event in events:
             if event["event"] == "action.begun":
                 self.begun[event["action"]] = event
                 self.ended.pop(event["action"], None)
             elif event["event"] == "action.ended":
                 self.ended[event["action"]] = event
+            elif event["event"] == "action.progress":
+                self.reached[event["action"]] = event["reached"]
             elif event["event"] == "undo.ended":
                 self.undone[event["action"]] = event
         self.results = {key: Result(event["result"]) for key, event in self.ended.items()}
@@ -199,7 +226,7 @@ class Past:
         return self.begun[action.id].get("key") if unanswered and action.id in self.begun else None
 
 
-def _carry_out_one(action: Action, past: Past, services: Any, journal: Journal) -> tuple[Result, str]:
+def _carry_out_one(action: Action, past: Past, services: Any, journal: Journal, may_begin: MayBegin) -> Ended:
     change, begun = Change.known[action.name], action.id in past.begun
     try:
         now = plain(change.look(services, action.arguments))
@@ -225,7 +252,7 @@ def _carry_out_one(action: Action, past: Past, services: Any, journal: Journal) 
     except CannotTell as error:
         return _end(journal, action, Result.FAILED, error.message)
     journal.write("action.begun", action=action.id, **intent, **kept)
-    return _do(change, action, services, journal, key, again=past.in_doubt(action))
+    return _do(action, services, journal, key, past, may_begin)
 
 
 def _keep(journal: Journal, name: str, image: Json) -> dict[str, str]:
@@ -262,17 +289,22 @@ def _short(value: Json) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _do(change: Change, action: Action, services: Any, journal: Journal, key: str, again: bool) -> tuple[Result, str]:
-    """Make a change and see what came of it. `again`: an earlier attempt may still be taking effect."""
-    trouble, unanswered = "", False
+def _do(action: Action, services: Any, journal: Journal, key: str, past: Past, may_begin: MayBegin) -> Ended:
+    """Make a change and see what came of it."""
+    change, given = Change.known[action.name], (services, action.arguments, action.before, key)
+    trouble, unanswered, stop = "", False, None
     try:
-        _patiently(lambda: change.do(services, action.arguments, action.before, key))
-    except Refused as error:
-        return _refused(change, action, services, journal, error.message, again)
+        reached = past.reached.get(action.id)
+        stop = _patiently(lambda: _go(change.steps(*given, reached), action, journal, may_begin))
+    except Refused as error:  # where in doubt, an earlier attempt may still be taking effect
+        return _refused(change, action, services, journal, error.message, past.in_doubt(action))
     except (Denied, NotFound) as error:  # the vendor keeps this from us; a person may be let in
         return _end(journal, action, Result.WAITING, f"{error.message} By hand: {action.by_hand}")
     except OpskitError as error:
         trouble, unanswered = error.message, _is_unanswered(error)
+    if stop:
+        _end(journal, action, Result.WAITING, "stopped on the way; resume goes on from there")
+        raise stop
     try:
         now, done = _settled(change, action, services)
     except CannotTell as error:
@@ -285,6 +317,17 @@ def _do(change: Change, action: Action, services: Any, journal: Journal, key: st
     return _end(journal, action, Result.UNKNOWN if unanswered else Result.FAILED, why, now)  # it may still happen
 
 
+def _go(steps: Iterator[Json], action: Action, journal: Journal, may_begin: MayBegin) -> BaseException | None:
+    """Make the change; what asked us to stop on the way, which every piece that was made outlives."""
+    for reached in steps:
+        journal.write("action.progress", action=action.id, name=action.name, reached=reached)
+        try:
+            may_begin(action, reached)
+        except (KeyboardInterrupt, Refused) as stop:
+            return stop
+    return None
+
+
 def _is_unanswered(error: OpskitError) -> bool:
     """Whether what was sent may have been done all the same: a service that failed does not know that either."""
     if isinstance(error, Unreachable):
@@ -292,9 +335,7 @@ def _is_unanswered(error: OpskitError) -> bool:
     return isinstance(error, Faulty) and (error.status or 0) >= 500
 
 
-def _refused(
-    change: Change, action: Action, services: Any, journal: Journal, why: str, again: bool
-) -> tuple[Result, str]:
+def _refused(change: Change, action: Action, services: Any, journal: Journal, why: str, again: bool) -> Ended:
     """What it means that `before` no longer held: somebody was quicker, or an earlier attempt of ours was late."""
     try:
         now = plain(change.look(services, action.arguments))
@@ -312,7 +353,7 @@ def _key(journal: Journal, action: Action, verb: str) -> str:
     return f"opskit-{journal.path.parent.name}-{verb}-{action.id}"
 
 
-def _patiently(change: Callable[[], None]) -> None:
+def _patiently(change: Callable[[], Any]) -> Any:
     """Make a change; when told to slow down, wait and send the same again: it was not accepted the first time."""
     for wait in (1, 2, 4, 8, None):
         try:
@@ -337,7 +378,7 @@ def _settled(change: Change, action: Action, services: Any) -> tuple[Json, bool 
         pause = min(pause * 2, 2.0)
 
 
-def _end(journal: Journal, action: Action, result: Result, why: str, after: Json = None) -> tuple[Result, str]:
+def _end(journal: Journal, action: Action, result: Result, why: str, after: Json = None) -> Ended:
     journal.write("action.ended", action=action.id, name=action.name, result=result, why=why, after=after)
     return result, masking.addresses(why)
 
@@ -383,7 +424,7 @@ def _is_ours(action: Action) -> bool:
 
 
 def take_back(
-    actions: Sequence[Action], services: Any, journal: Journal, may_begin: MayBegin = lambda _: ""
+    actions: Sequence[Action], services: Any, journal: Journal, may_begin: MayBegin = lambda *_: ""
 ) -> Iterator[tuple[Action, Result, str]]:
     """Undo what the journal says was done, last first; never over somebody's newer change.
 
@@ -404,9 +445,7 @@ def take_back(
             return
 
 
-def _take_back_one(
-    action: Action, past: Past, services: Any, journal: Journal, may_begin: MayBegin
-) -> tuple[Result, str] | None:
+def _take_back_one(action: Action, past: Past, services: Any, journal: Journal, may_begin: MayBegin) -> Ended | None:
     """None: there is nothing of ours to take back."""
     if past.in_doubt(action):
         return Result.UNKNOWN, "it was begun, and nobody found out whether it happened: resume first"
@@ -422,7 +461,7 @@ def _take_back_one(
         return Result.UNKNOWN, error.message
 
 
-def _put_back(action: Action, after: Json, services: Any, journal: Journal) -> tuple[Result, str]:
+def _put_back(action: Action, after: Json, services: Any, journal: Journal) -> Ended:
     change = Change.known[action.name]
     if change.final:
         return Result.STALE, f"cannot be undone: {change.final}"

@@ -28,6 +28,7 @@ HEAD = ("run", "incident", "runbook", "environment", "operator", "started")
 NEEDS = {  # what an event must tell
     "check": ("name", "question", "answer", "because", "required"),
     "action.begun": ("action", "name"),
+    "action.progress": ("action", "reached"),
     "action.ended": ("action", "name", "result", "why"),
     "undo.ended": ("action", "name", "result"),
     "run.ended": ("outcome",),

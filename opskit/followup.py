@@ -26,7 +26,7 @@ from opskit.services import Secrets, Services, connect, pins
 Tell = Callable[[Action, Result, str], None]
 Decided = Sequence[Decision]
 ELSEWHERE = "{} was begun in another archive: what was done there since this copy was made cannot be seen from here"
-CARRIED_OVER = ("action.begun", "action.ended", "undo.ended")
+CARRIED_OVER = ("action.begun", "action.progress", "action.ended", "undo.ended")
 
 
 def resume(
@@ -43,7 +43,8 @@ def resume(
     def work(log: Journal, permit: Permit) -> Outcome:
         log.write("plan", digest=approved.digest, actions=len(approved), manual=0, causes=[])
         actions.write(decided, log, provenance.operator())
-        for action, result, why in actions.carry_out(approved.actions, services, log, permit):
+        asked = actions.telling(permit, tell)
+        for action, result, why in actions.carry_out(approved.actions, services, log, asked):
             tell(action, result, log.redactor.text(why))
         return classify(log.read(), len(approved))
 

@@ -101,7 +101,7 @@ EndpointId = identifier("we_", "a Stripe webhook endpoint")
 EventId = identifier("evt_", "a Stripe event")
 Folder = Annotated[str, StringConstraints(min_length=1, max_length=1000), Field(title="a folder's path")]
 Versions = Annotated[str, StringConstraints(pattern=r"^(pending|[0-9]+(\s*,\s*[0-9]+)*)$")]
-MigrationTask = Literal["preflight", "apply", "diagnose", "backfill", "rollback"]
+Work = Literal["preflight", "apply", "diagnose", "backfill", "rollback"]
 Base = Literal["target", "empty"]
 
 KINDS: dict[str, Any] = {
@@ -119,7 +119,7 @@ KINDS: dict[str, Any] = {
     "EventId": EventId,
     "Folder": Folder,
     "Versions": Versions,
-    "MigrationTask": MigrationTask,
+    "Work": Work,
     "Base": Base,
 }
 

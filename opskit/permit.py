@@ -31,8 +31,8 @@ class Permit:
         self._database = database
         self._asked_to_stop = False
 
-    def __call__(self, action: Action) -> str:
-        """Why this action has to wait; empty: it may begin.
+    def __call__(self, action: Action, reached: Any = None) -> str:
+        """Why this action has to wait; empty: it may begin, or go on from what it has `reached`.
 
         Raises Interrupted or Refused where nothing more may begin.
         """

@@ -205,8 +205,9 @@ class Run:
         self.plan.save(self.folder / "proposed.json")
         self._show_difference(approved)
         with permit(self.about.get("lock"), self._services.database, patient=True) as may_begin:
-            for action, result, why in actions.carry_out(approved.actions, self._services, self.journal, may_begin):
-                print(f"{result}: {action.title}{f' ({why})' if why else ''}", flush=True)  # noqa: T201  # as it goes
+            asked = actions.telling(may_begin, _tell)
+            for action, result, why in actions.carry_out(approved.actions, self._services, self.journal, asked):
+                _tell(action, result, why)
 
     def _approved(self) -> plan.Plan | None:
         if not (self.folder / "approval.json").exists():
@@ -341,6 +342,10 @@ def _mode(folder: Path) -> str:
     if (folder / "approval.json").exists():
         return "Apply: the approved plan will be carried out."
     return "Plan mode: it looks, and touches nothing."
+
+
+def _tell(action: actions.Action, result: actions.Result, why: str) -> None:
+    print(f"{result}: {action.title}{f' ({why})' if why else ''}", flush=True)  # noqa: T201  # as it goes
 
 
 def _manual(proposed: plan.Plan) -> int:

@@ -43,7 +43,7 @@ GOOD: dict[str, list[Any]] = {
     "EventId": ["evt_1AbC"],
     "Folder": ["supabase/migrations", "/a b/c"],
     "Versions": ["pending", "20260101000000", "20260101000000, 20260102000000"],
-    "MigrationTask": ["preflight", "apply", "diagnose", "backfill", "rollback"],
+    "Work": ["preflight", "apply", "diagnose", "backfill", "rollback"],
     "Base": ["target", "empty"],
     "Seconds": [4, 0.5],
 }
@@ -76,7 +76,7 @@ BAD: dict[str, list[Any]] = {
     "EventId": ["evt_", "evt_1/retry", "ev_1"],
     "Folder": ["", 5, None],
     "Versions": ["", "all", "20260101000000;", ","],
-    "MigrationTask": ["", "push", None],
+    "Work": ["", "push", None],
     "Base": ["", "staging"],
     "Seconds": [0, -1, 1e9, "soon"],
 }

@@ -105,7 +105,7 @@ KNOWN = {  # name: what it does, how to write it instead
     ),
     "unqualified-write": (
         "changes every row in one transaction",
-        "a WHERE; many rows go in batches, outside the migration",
+        "a WHERE; many rows go in batches: `do: backfill`",
     ),
     "concurrently-mixed": (
         "commits what stands before it: a later failure leaves half a file behind, with no row in the ledger",

@@ -135,7 +135,7 @@ def _patiently(session: Session, owner: str | None, some: list[Statement], row: 
 
 
 def _together(session: Session, owner: str | None, some: list[Statement], row: Any, of: Arguments) -> None:
-    _begin_as(session, owner, of["lock_timeout"], of["statement_timeout"])
+    begin_as(session, owner, of["lock_timeout"], of["statement_timeout"])
     session.execute("begin")
     try:
         for statement in some:
@@ -152,14 +152,14 @@ def _together(session: Session, owner: str | None, some: list[Statement], row: A
 def _by_itself(session: Session, owner: str | None, statement: Statement, of: Arguments) -> None:
     """What no transaction holds: no timeout on locks, which would leave an invalid index behind. One that an earlier
     attempt left is dropped before."""
-    _begin_as(session, owner, 0, 0)
+    begin_as(session, owner, 0, 0)
     index = getattr(statement.node, "idxname", None)
     if index and any(row["valid"] is False for row in session.execute(INDEX, index=f'"{index}"')):
         session.execute(f'drop index concurrently "{index}"')
     session.execute(statement.text)
 
 
-def _begin_as(session: Session, owner: str | None, lock_timeout: float, statement_timeout: float) -> None:
+def begin_as(session: Session, owner: str | None, lock_timeout: float, statement_timeout: float) -> None:
     """As the CLI begins each file, with our timeouts; a file may set its own."""
     session.execute("reset all")
     if owner:
@@ -252,7 +252,7 @@ class RebuildIndex(Change):
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         with services.database.session(of["patience"]) as session:
-            _begin_as(session, services.migrations.owner, 0, 0)
+            begin_as(session, services.migrations.owner, 0, 0)
             session.execute(f"drop index concurrently if exists {of['index']}")
             session.execute(concurrently(before["definition"]))
 

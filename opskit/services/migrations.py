@@ -18,8 +18,9 @@ import pandas as pd
 from opskit.actions import Action
 from opskit.database import Database
 from opskit.errors import BadInput
-from opskit.services import access, catalog, hazards, migrating, offenders, rehearsal, statements
+from opskit.services import access, backfill, catalog, hazards, migrating, offenders, rehearsal, statements
 from opskit.services import migration_steps as steps
+from opskit.services.backfill import Filling
 from opskit.services.rehearsal import Rehearsal, Replay
 from opskit.services.statements import File
 
@@ -188,6 +189,24 @@ class Migrations:
         """table, size, rows, written: of these tables; `written` counts rows changed since the statistics began."""
         return self.database.read(SIZES, tables=list(tables))
 
+    def in_batches(self, files: Sequence[File]) -> pd.DataFrame:
+        """file, line, statement, rows: UPDATEs of large tables in these files, which should rather go in batches."""
+        return backfill.recommended(self.database, files)
+
+    def filling(self, update: str | None, files: Sequence[File], key: str) -> Filling | None:
+        """What an UPDATE would change, ready for batches: the one that is given, else the only one in these files.
+
+        Raises BadInput where it cannot go in batches, or where several are in the files.
+        """
+        found = [backfill.read(update)] if update else [update for *_, update in backfill.in_files(files)]
+        if len(found) > 1:
+            raise BadInput("update: the pending files hold several UPDATEs.", "Give one, or choose with `versions`.")
+        return backfill.prepare(self.database, found[0], key) if found else None
+
+    def left(self, filling: Filling) -> int:
+        """How many rows would still be changed."""
+        return backfill.left(self.database.rows, filling)[0]
+
     @property
     def role(self) -> str:
         return self.owner or str(self.database.rows("select current_user as name")[0]["name"])
@@ -206,6 +225,11 @@ class Migrations:
         shown = ", ".join(map(str, left)) or "none"
         before = {"in_ledger": False, "file": migrating.digest(file)}
         return migrating.Finish().plan({**of, "left": shown}, before)
+
+    def fill(self, filling: Filling, lock_timeout: float, statement_timeout: float, batch: int = 1000) -> Action:
+        """Change what is left of a table, in batches: `batch` rows at first, then as many as a second or so allows."""
+        of = {"batch": batch, "lock_timeout": lock_timeout, "statement_timeout": statement_timeout}
+        return backfill.planned(self.database, filling, of)
 
     def reverse(self, file: File, steps: Sequence[Any], lock_timeout: float) -> Action:
         """Take an applied file back, where nothing is lost by that."""

@@ -34,6 +34,7 @@ REPAIRS = {  # what a tool does, as the owner of the tables, after people have d
         "drop index concurrently documents_recent",
         "create index concurrently documents_recent on documents (user_id, updated_at desc)",
     ],
+    "migrations-long-backfill": ["update documents set slug = left(md5(id::text), 12) where slug is null"],
     "migrations-rollback-needed": [
         "alter table document_snapshots rename column body to payload",
         "delete from supabase_migrations.schema_migrations where version = '20251103090000'",
