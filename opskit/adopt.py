@@ -1,7 +1,8 @@
 """Make a record of a notebook that a person ran in JupyterLab, or plain papermill did.
 
 The kernel kept journal, plan and evidence; what is missing is the executed notebook, the outcome and the seal. A
-notebook that was edited on the way is a valid record: what differs from the committed runbook stands beside it.
+notebook that was edited on the way is a valid record: what differs from the committed runbook stands beside it, and in
+which order its cells were run, where that was another than they stand in.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import nbformat
 from opskit import archive, environment, record, runner
 from opskit.errors import BadInput, Refused
 from opskit.journal import Journal, read
+from opskit.lab import copies, order
 from opskit.lock import is_attended
 from opskit.outcome import Outcome
 from opskit.redaction import redactor
@@ -30,7 +32,18 @@ EDITS = "edits.diff"
 def adopt(notebook: Path, outputs: Path, root: Path) -> tuple[Path, Outcome]:
     """Seal the run that this executed notebook is of. Raises BadInput where it is of none, Refused where it goes on."""
     nb = _read(notebook)
-    folder = archive.Archive(outputs).find(_run(nb, notebook))
+    return _keep(nb, archive.Archive(outputs).find(_run(nb, notebook)), root)
+
+
+def conclude(folder: Path, outputs: Path, root: Path) -> tuple[Path, Outcome]:
+    """Seal an investigation with its working copy, as it was saved. Raises as `adopt`."""
+    copy = copies.copy_of(folder, outputs)
+    if copy is None:
+        raise BadInput(f"{folder.name} is no investigation of `opskit lab`.")
+    return _keep(_read(copy), folder, root)
+
+
+def _keep(nb: Any, folder: Path, root: Path) -> tuple[Path, Outcome]:
     if (folder / record.MANIFEST).exists():
         raise Refused(f"{folder.name} is sealed already.")
     if is_attended(folder):
@@ -48,6 +61,8 @@ def adopt(notebook: Path, outputs: Path, root: Path) -> tuple[Path, Outcome]:
     if edits := edited(clean, committed(about["runbook"], root)):
         record.write(folder / EDITS, "".join(line for lines in edits.values() for line in lines))
         journal.write("edited", cells=list(edits))
+    if disorder := order.notes(clean.cells, journal.read()):
+        journal.write("disorder", notes=disorder)
     concluded = any(event["event"] == "plan" for event in journal.read())
     outcome = runner.close(folder, journal) if concluded else runner.close(folder, journal, Outcome.UNKNOWN)
     archive.seal(folder)

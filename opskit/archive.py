@@ -34,6 +34,7 @@ NEEDS = {  # what an event must tell
     "run.ended": ("outcome",),
     "finding": ("problem",),
     "edited": ("cells",),
+    "disorder": ("notes",),
     "difference": ("gone", "new"),
     "plan": ("digest", "actions", "causes"),
     **dict.fromkeys(("refused", "failed", "interrupted"), ("why",)),
@@ -380,6 +381,12 @@ def edited(folder: Path) -> list[str]:
     return next((e["cells"] for e in events if e["event"] == "edited"), [])
 
 
+def disorder(folder: Path) -> list[str]:
+    """In what a hand-run notebook, read from top to bottom, does not show what happened."""
+    events = journal.read(folder / record.JOURNAL)
+    return next((e["notes"] for e in events if e["event"] == "disorder"), [])
+
+
 def open_questions(folder: Path) -> list[str]:
     """The questions that a run could not answer, with the reason."""
     last = {e["name"]: e for e in journal.read(folder / record.JOURNAL) if e["event"] == "check"}
@@ -406,5 +413,6 @@ def verdict(folder: Path) -> str:
         *(f"> - why: {why}" for why in reasons(folder)),
         *(f"> - **approved by one person alone**: {why}" for why in [glass(folder)] if why),
         *(f"> - edited by hand: {', '.join(f'`{cell}`' for cell in cells)}" for cells in [edited(folder)] if cells),
+        *(f"> - {note}" for note in disorder(folder)),
     ]
     return "\n>\n".join(lines[:2]) + "".join(f"\n{line}" for line in ([">", *lines[2:]] if lines[2:] else []))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from opskit import __version__
-from opskit.commands import catalogue, doctor, new, records, reports, runs, sandbox
+from opskit.commands import catalogue, doctor, lab, new, records, reports, runs, sandbox
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,6 +38,7 @@ for command in (
     records.verify,
     records.seal,
     records.purge,
+    lab.lab,
     new.new,
     doctor.doctor,
     sandbox.sandbox,

@@ -189,15 +189,20 @@ def load(name: str, root: Path) -> Environment:
     kept, sandboxes = places(root)
     path = next((p for p in (kept / f"{name}.yaml", sandboxes / name / "environment.yaml") if p.is_file()), None)
     if path is None:
-        known = [p.stem for p in sorted(kept.glob("*.yaml"))] + [
-            p.parent.name for p in sorted(sandboxes.glob("*/environment.yaml"))
-        ]
-        hint = "Start a sandbox with `opskit sandbox start`, or" if name == "sandbox" else f"Known: {', '.join(known)};"
+        start = "Start a sandbox with `opskit sandbox start`, or"
+        hint = start if name == "sandbox" else f"Known: {', '.join(names(root))};"
         raise BadInput(f"there is no environment {name!r}.", f"{hint} add parameters/environments/{name}.yaml.")
     found = _read(path)
     if found.name != name:
         raise BadInput(f"{path}: says it is {found.name!r}.", "Its `name:` must be what the file is called.")
     return found
+
+
+def names(root: Path) -> list[str]:
+    """Every environment that has a file, those of sandboxes last."""
+    kept, sandboxes = places(root)
+    found = [path.stem for path in sorted(kept.glob("*.yaml"))]
+    return found + [path.parent.name for path in sorted(sandboxes.glob("*/environment.yaml"))]
 
 
 def _read(path: Path) -> Environment:

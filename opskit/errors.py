@@ -23,6 +23,10 @@ class OpskitError(Exception):
         self.remedy = remedy
         super().__init__(f"{self.message} {remedy}".strip())
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows instead of a traceback: the same as a terminal does."""
+        return [line for line in (self.message, self.remedy) if line]
+
 
 class BadInput(OpskitError):
     """What was given cannot be used."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from opskit import files, masking
+from opskit.errors import Refused
 from opskit.files import keep_names
 from opskit.redaction import Redactor
 
@@ -39,6 +40,8 @@ class Journal:
         prose = {key: masking.addresses(data[key]) for key in PROSE if isinstance(data.get(key), str)}
         line = json.dumps(self.redactor.tree(entry | plain(data | prose)), ensure_ascii=False, allow_nan=False) + "\n"
         raw = line.encode(errors="backslashreplace")  # half a surrogate pair stays JSON
+        if (self.path.parent / "manifest.json").exists():
+            raise Refused(f"run {self.path.parent.name} is closed, and its record is sealed.", "Begin another.")
         is_new = not self.path.exists()
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:

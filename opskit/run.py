@@ -36,6 +36,7 @@ from opskit import display as looks
 from opskit.checks import Answer, Check
 from opskit.errors import CannotTell, Refused
 from opskit.journal import Journal
+from opskit.lab import hand
 from opskit.lock import attended
 from opskit.permit import permit
 from opskit.services import Services, connect, pins
@@ -161,7 +162,7 @@ class Run:
 
     def _keep(self, frame: pd.DataFrame, title: str) -> str:
         """Write a whole table into an evidence file; its name and digest."""
-        path = self.folder / "evidence" / f"{_slug(self._redactor.text(title))}.csv"
+        path = self._place("evidence") / f"{_slug(self._redactor.text(title))}.csv"
         path.parent.mkdir(exist_ok=True)
         text = self._redactor.text(sound(frame.to_csv(index=False)))
         path.write_text(text, encoding="utf-8")
@@ -170,7 +171,7 @@ class Run:
     def draft(self, name: str, text: str) -> None:
         """Keep a message to a person as a draft in the record. Nothing is sent."""
         name = _slug(masking.addresses(self._redactor.text(name)))
-        private = self.folder / "private"
+        private = self._place("private")
         private.mkdir(mode=0o700, exist_ok=True)
         (private / f"{name}.txt").write_text(self._redactor.text(sound(text)), encoding="utf-8")
         self.journal.write("draft", name=name)
@@ -198,7 +199,7 @@ class Run:
             if self.plan.actions and _manual(self.plan) == len(self.plan):
                 looks.say("Nothing was done: every step of this plan is a person's.")
             elif self.plan.actions:
-                looks.say(f"Nothing was done: not approved. Next: opskit approve {self.about['run']}")
+                hand.offer(self.folder, self.plan, _at_work)
             else:
                 looks.say("Nothing was done: the plan is empty.")
             return
@@ -227,6 +228,12 @@ class Run:
             looks.say(f"Not in the approved plan, so not done: {title}")
 
     # Inner.
+
+    def _place(self, name: str) -> Path:
+        """A folder of the record. Raises Refused where that is sealed."""
+        if hand.is_closed(self.folder):
+            raise Refused(f"run {self.about['run']} is closed, and its record is sealed.", "Begin another.")
+        return self.folder / name
 
     @property
     def _redactor(self) -> redaction.Redactor:
@@ -259,9 +266,9 @@ def begin(runbook: str) -> Run:
     namespace = shell.user_ns if shell else {}
     handed = os.environ.pop("OPSKIT_SECRETS", None)
     model = parameters.declared_here(namespace)
-    given = {key: namespace[key] for key in model.model_fields} | {
-        k: namespace[k] for k in parameters.undeclared(namespace)
-    }
+    again = unseen.SEE in namespace  # what cells have set since is no mistyped parameter
+    mistyped = [] if again else parameters.undeclared(namespace)
+    given = {key: namespace[key] for key in (*model.model_fields, *mistyped)}
     checked = parameters.validate(model, given, runbook)
     about = _about(runbook, checked)
     target = environment.load(about["environment"], Path(about["root"]))
@@ -278,6 +285,8 @@ def begin(runbook: str) -> Run:
     run = Run(folder, about, checked, target, services, journal)
     unseen.install(shell, run._could_not_look)
     journal.write("run.begun", kernel=os.getpid(), single_secrets=target.single_secrets)
+    if shell and not handed:  # no runner notes what is executed
+        hand.watch(shell, journal)
     _compare_pins(run)
     looks.say(f"{runbook} on {target.name}, run {about['run']}. {_mode(folder)}")
     return run
@@ -287,7 +296,7 @@ def _about(runbook: str, given: BaseModel) -> dict[str, Any]:
     """The head of the record: as the runner wrote it; else our own, for a notebook run by hand or by bare papermill."""
     if prepared := os.environ.get("OPSKIT_RUN"):
         found: dict[str, Any] = json.loads((Path(prepared) / "run.json").read_text(encoding="utf-8"))
-        return found
+        return hand.filled_in(Path(prepared), found, given) if "copy" in found else found
     root = provenance.find_root()
     about = provenance.describe(runbook, root, given.model_dump(mode="json"))
     return about | {"retention_days": environment.load(about["environment"], root).retention_days}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,6 +28,16 @@ NOBODY = Path("nobody-may-sign")  # a file of allowed signers that there is not
 OPSKIT = str(Path(sys.executable).with_name("opskit"))
 
 Opskit = Callable[..., Result]
+
+
+def script(name: str) -> ModuleType:
+    """A module of `scripts/`, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", REPOSITORY / "scripts" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def data(result: Result) -> Any:

@@ -19,6 +19,7 @@ from opskit.actions import Result
 from opskit.commands.answering import Reply, allowed_if_here, archive, outputs, root, verb
 from opskit.commands.runs import ended, not_kept, to_finish
 from opskit.errors import BadInput, Refused
+from opskit.lab import copies
 from opskit.lock import is_attended
 from opskit.outcome import Exit, Outcome
 from opskit.parameters import moment
@@ -70,6 +71,9 @@ def history(text: str, since: datetime | None, until: datetime | None, **wanted:
         table.add_row(*(Text(printable(cell)) for cell in row))
     lines = ([] if found else ["No such runs."]) + [f"DAMAGED: {folder}: {why}" for folder, why in damaged.items()]
     lines += ["`opskit verify` says what was changed."] if damaged else []
+    lines += [
+        f"Still open: {run.name}. Next: opskit lab, or opskit seal {run.name}" for run in copies.still_open(outputs())
+    ]
     return Reply(found, "\n".join(lines), table=table if found else None)
 
 
@@ -222,6 +226,10 @@ def seal(left: str) -> Reply:
 
         return ended(*adopt(Path(left), outputs(), root()))
     folder = archive().find(left)
+    if copies.copy_of(folder, outputs()) and not (folder / record.MANIFEST).exists():
+        from opskit.adopt import conclude  # noqa: PLC0415  # as above
+
+        return ended(*conclude(folder, outputs(), root()))
     if records.summary(folder)["outcome"] == records.UNSEALED:
         raise BadInput(f"{folder.name} was run by hand.", "Give the notebook, as saved: opskit seal NOTEBOOK")
     if is_attended(folder):

@@ -49,17 +49,34 @@ from opskit.spelling import printable
 @verb
 def run(runbook: str, files: tuple[Path, ...], pairs: tuple[tuple[str, str], ...], incident: str, target: str) -> Reply:
     """Look, diagnose and plan. Nothing is touched; the record is kept."""
+    return ended(*look(runbook, asked(files, pairs, incident, target)))
+
+
+def asked(
+    files: tuple[Path, ...], pairs: tuple[tuple[str, str], ...], incident: str | None, target: str | None
+) -> dict[str, Any]:
+    """The parameters as somebody wrote them: what is named last counts."""
     given: dict[str, Any] = {}
     for file in files:
         given |= parameters.from_file(file)
     given |= {name: parameters.from_text(name, value) for name, value in pairs}
-    given |= {k: v for k, v in (("incident", incident), ("environment", target)) if v}
-    folder, outcome = look(runbook, given)
-    return ended(folder, outcome)
+    return given | {k: v for k, v in (("incident", incident), ("environment", target)) if v}
 
 
 def look(runbook: str, given: dict[str, Any]) -> tuple[Path, Outcome]:
     """Validate everything, then run a runbook in plan mode. Nothing has happened where this raises BadInput."""
+    checked, target, secrets = accepted(runbook, given)
+    for lost in archive().lost(checked.get("incident") or ""):
+        line = f"{lost.name}, of this incident, was lost on the way: {to_finish(lost)}"
+        answering.people.print(printable(line), markup=False)
+    return _execute(provenance.describe(runbook, root(), checked), target, secrets)
+
+
+def accepted(runbook: str, given: dict[str, Any]) -> tuple[dict[str, Any], Environment, Secrets]:
+    """Parameters as validated, where they lead, and the secrets for looking there.
+
+    Raises BadInput for whatever is wrong with them, before anything has happened.
+    """
     book = runbooks.load(runbook, root())
     try:
         checked = parameters.validate(book.parameters, given, runbook).model_dump(mode="json")
@@ -71,10 +88,7 @@ def look(runbook: str, given: dict[str, Any]) -> tuple[Path, Outcome]:
     refuse_secrets({**given, **checked}, redactor(secrets, environment.standing(target)))
     refuse_secrets({**given, **checked}, _every_secret())
     record.check_writable(outputs())
-    for lost in archive().lost(checked.get("incident") or ""):
-        line = f"{lost.name}, of this incident, was lost on the way: {to_finish(lost)}"
-        answering.people.print(printable(line), markup=False)
-    return _execute(provenance.describe(runbook, root(), checked), target, secrets)
+    return checked, target, secrets
 
 
 def _known(model: type[BaseModel], given: dict[str, Any]) -> Redactor:

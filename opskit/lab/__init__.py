@@ -1,0 +1,1 @@
+"""Notebooks that a person runs in JupyterLab: the copy to work in, the server, and what is noted of the work."""

@@ -1,0 +1,83 @@
+"""Working copies: a runbook with its parameters filled in, below `outputs/lab`, one for each investigation.
+
+An investigation is a run that a person carries out cell by cell. Its record is where every run's is, and names its
+copy; JupyterLab sees the copies alone, neither the committed runbooks nor what is sealed.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from opskit import archive, files, provenance, record
+from opskit.environment import Environment
+
+FOLDER = "lab"
+KEY = "copy"  # of a record's head: where the copy lies, from the archive
+
+
+def make(runbook: str, root: Path, outputs: Path, checked: Mapping[str, Any], given: Mapping[str, Any],
+         target: Environment) -> Path:  # fmt: skip
+    """Begin an investigation; answers its copy. `checked` are the parameters as validated, `given` as they came."""
+    about = provenance.describe(runbook, root, checked)
+    about |= {"retention_days": target.retention_days, KEY: f"{FOLDER}/{about['run']}/{runbook}.ipynb"}
+    notebook = json.loads((root / "notebooks" / f"{runbook}.ipynb").read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            cell["source"] = filled_in("".join(cell["source"]), given)
+    record.prepare(outputs, about)
+    copy = outputs / str(about[KEY])
+    copy.parent.mkdir(parents=True)
+    files.write(copy, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    return copy
+
+
+def filled_in(source: str, given: Mapping[str, Any]) -> str:
+    """A parameters cell with other values, and everything else of it as it was."""
+    lines = source.splitlines(keepends=True)
+    for line in reversed(ast.parse(source).body):
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.target.id in given:
+            value = line.value
+            assert value is not None and value.end_lineno == value.lineno  # noqa: S101  # or it is no declaration
+            text = lines[value.lineno - 1].encode()
+            new = _spelled(given[line.target.id]).encode()
+            lines[value.lineno - 1] = (text[: value.col_offset] + new + text[value.end_col_offset :]).decode()
+    return "".join(lines)
+
+
+def _spelled(value: Any) -> str:
+    """A plain value as Python would have it in a notebook: with the quotes that the others have."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def copy_of(folder: Path, outputs: Path) -> Path | None:
+    """The working copy of an investigation; None where a run is none."""
+    place = archive.about(folder).get(KEY)
+    return outputs / place if isinstance(place, str) and _is_inside(outputs / place, outputs / FOLDER) else None
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def record_of(copy: Path, outputs: Path) -> Path | None:
+    """The record's folder of a working copy; None where it is none, or its record is gone."""
+    found = sorted(outputs.glob(f"*/{copy.parent.name}/run.json"))
+    return found[0].parent if found and copy_of(found[0].parent, outputs) == copy else None
+
+
+def still_open(outputs: Path) -> Iterator[Path]:
+    """The records of investigations that nobody has closed, newest first."""
+    runs = archive.Archive(outputs).runs()
+    yield from (run for run in runs if archive.about(run).get(KEY) and not (run / record.MANIFEST).exists())
+
+
+def tidy(outputs: Path) -> None:
+    """Remove the copies of investigations that are closed: their records have everything."""
+    for run in archive.Archive(outputs).runs():
+        if (run / record.MANIFEST).exists() and (copy := copy_of(run, outputs)):
+            shutil.rmtree(copy.parent, ignore_errors=True)

@@ -1,0 +1,165 @@
+"""JupyterLab on the working copies: an index to start from, kernels that can change nothing, saves without secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from jupyter_server.utils import url_path_join
+from jupyterlab.labapp import LabApp
+from traitlets.config import Config
+
+from opskit import archive, environment
+from opskit.lab import copies, index, saving
+from opskit.redaction import Redactor, redactor
+
+QUIET = Config(LabApp={"news_url": None})  # which cannot be said on a command line
+GOOD_ENDINGS = {"approve": (0,), "seal": (3,), "apply": ()}  # after which the next command may follow
+OPSKIT = (sys.executable, "-c", "from opskit.cli import main; main()")
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What the server must know of the repository that it serves."""
+
+    root: Path
+    outputs: Path
+    runtime: Path  # a private folder with a short path, gone afterwards
+    held: Mapping[str, str] = field(repr=False)  # variables that can change things: no kernel inherits them
+    known: tuple[Mapping[str, Mapping[str, str]], ...] = field(repr=False)  # every secret that was in a variable
+    begin: Callable[[str, dict[str, Any]], Path]  # an investigation, with these parameters; answers its copy
+
+    @property
+    def copies(self) -> Path:
+        return self.outputs / copies.FOLDER
+
+    @property
+    def door(self) -> Path:
+        return self.runtime / "door"
+
+    def redactor(self, path: str = "") -> Redactor:
+        """Of every secret that may show in what is saved at `path`, below the folder of copies."""
+        folder = copies.record_of(self.copies / path, self.outputs) if path else None
+        if folder is None:
+            return redactor(*self.known)
+        target = environment.load(archive.about(folder)["environment"], self.root)
+        return redactor(
+            *self.known, environment.standing(target), {"read": _reading(target.name, target.digest, self.root)}
+        )
+
+
+@lru_cache
+def _reading(name: str, digest: str, root: Path) -> dict[str, str]:
+    """A secret may come from a command that asks a person: that is not to happen at every save."""
+    return environment.resolve(environment.load(name, root), "read")
+
+
+class Kernels(AsyncMappingKernelManager):
+    """Kernels that know the record of the notebook that they are started for, and remember nothing outside it."""
+
+    async def start_kernel(self, **how: Any) -> str:  # type: ignore[override]  # theirs has the same, spelled out
+        surroundings = dict(how.get("env") or os.environ)
+        outputs = Path(surroundings["OPSKIT_OUTPUTS"])
+        if folder := copies.record_of(Path(surroundings.get("JPY_SESSION_NAME", "")), outputs):
+            surroundings["OPSKIT_RUN"] = str(folder)
+        how |= {"env": surroundings, "extra_arguments": ["--HistoryManager.enabled=False"]}
+        return str(await super().start_kernel(**how))
+
+
+def serve(lab: Lab, copy: Path | None, port: int, browser: bool) -> None:
+    """Serve JupyterLab until somebody ends it: on a copy, or on the index."""
+    lab.copies.mkdir(parents=True, exist_ok=True)
+    start = f"/lab/tree/{quote(copy.relative_to(lab.copies).as_posix())}" if copy else index.URL
+    app = LabApp.initialize_server(
+        argv=list(_settings(lab, start, port, browser)), config=QUIET, kernel_manager_class=Kernels
+    )
+    app.contents_manager.register_pre_save_hook(saving.keeper(lab.redactor))
+    pages = [(url_path_join(app.base_url, place), page, {"lab": lab}) for place, page in index.PAGES.items()]
+    app.web_app.add_handlers(".*$", pages)
+    app.io_loop.add_callback(partial(_open_door, lab))
+    app.start()
+
+
+def _settings(lab: Lab, start: str, port: int, browser: bool) -> Iterator[str]:
+    """JupyterLab's own settings: on this machine only, asking nobody on the network, nothing to configure."""
+    yield f"--ServerApp.root_dir={lab.copies}"
+    yield f"--ServerApp.default_url={start}"
+    yield f"--LabApp.default_url={start}"
+    yield f"--ServerApp.port={port}"
+    yield f"--ServerApp.open_browser={browser}"
+    yield "--ServerApp.ip=127.0.0.1"
+    yield "--ServerApp.allow_root=True"  # it listens to this machine only, and asks for its token
+    yield "--ServerApp.answer_yes=True"  # Ctrl-C ends it
+    yield "--ServerApp.log_level=ERROR"
+    yield "--LabApp.log_level=ERROR"
+    yield f"--LabApp.workspaces_dir={lab.runtime}/workspaces"  # no tabs of other days and other folders
+    yield "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"
+    yield "--LabApp.extension_manager=readonly"
+    yield "--KernelManager.transport=ipc"
+
+
+async def _open_door(lab: Lab) -> None:
+    """Listen to kernels whose person has approved a plan."""
+    server = await asyncio.start_unix_server(partial(_carry_out, lab), lab.door)
+    lab.door.chmod(0o600)
+    _standing.append(server)
+
+
+_standing: list[Any] = []  # or the server would be collected
+
+
+async def _carry_out(lab: Lab, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Approve, close and apply, as the same person would in a terminal; what is said goes back as it is said."""
+    with suppress(ConnectionError):
+        try:
+            asked = json.loads(await reader.readline())
+            if why := _not_saved(lab, asked):
+                writer.write(f"Nothing was done: {why}\n".encode())
+                return
+            for command in _commands(lab, asked):
+                if await _run(lab, command, writer) not in GOOD_ENDINGS[command[0]]:
+                    break
+        finally:
+            await writer.drain()
+            writer.close()
+
+
+def _not_saved(lab: Lab, asked: Mapping[str, Any]) -> str:
+    """Why the saved copy does not show what the person sees."""
+    copy = copies.copy_of(archive.Archive(lab.outputs).find(asked["run"]), lab.outputs)
+    if copy is None or not copy.exists():
+        return "its notebook is not here."
+    if copy.stat().st_mtime < asked["since"]:
+        return "the notebook was not saved. Run this cell again, press Ctrl+S, and then type."
+    return ""
+
+
+def _commands(lab: Lab, asked: Mapping[str, Any]) -> Iterator[list[str]]:
+    run = str(asked["run"])
+    found = archive.Archive(lab.outputs)
+    if not found.approval(found.find(run)).exists():  # or a colleague has given their word
+        yield ["approve", run, "--type", str(asked["typed"]), *(["--with-removals"] if asked["removals"] else [])]
+    yield ["seal", run]
+    yield ["apply", run]
+
+
+async def _run(lab: Lab, command: list[str], writer: asyncio.StreamWriter) -> int:
+    surroundings = {**os.environ, **lab.held}
+    process = await asyncio.create_subprocess_exec(
+        *OPSKIT, *command, env=surroundings, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    assert process.stdout is not None  # noqa: S101  # we asked for it
+    async for line in process.stdout:
+        writer.write(line)
+        await writer.drain()
+    return await process.wait()

@@ -1,0 +1,260 @@
+"""Investigations: the copy, what is noted of the work, what is saved, how one is closed; in a browser elsewhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from support import BEGIN, ENABLE, ENDPOINT, SMALL, Opskit, data, events, keep, wrong
+
+from opskit import archive, environment
+from opskit.adopt import _sources
+from opskit.commands.lab import investigate
+from opskit.errors import BadInput, Refused
+from opskit.lab import copies, hand, order, saving
+from opskit.parameters import declared
+from opskit.redaction import Redactor
+from opskit.sandbox import Sandbox
+
+SECRET = "correct-horse-battery-staple"
+CELL = """from typing import Optional
+from opskit.parameters import EnvironmentName, Flag, Moment, Text
+environment: EnvironmentName = "sandbox"  # where to look: "sandbox", say
+since: Moment = "24h"  # how far back
+note: Optional[Text] = None  # für später
+unmask: Flag = False  # all of it"""
+
+
+@pytest.fixture
+def copy(standing: Sandbox, repository: Path) -> Path:
+    """A working copy of a small runbook, as `opskit lab small` makes it."""
+    keep(repository, *SMALL)
+    return investigate("small", {"environment": standing.name})
+
+
+# The copy.
+
+
+def test_values_are_filled_in_and_nothing_else_is_touched() -> None:
+    given = {"since": "6h", "note": 'said "no", ärgerlich', "unmask": True}
+    filled = copies.filled_in(CELL, given)
+    assert filled == (
+        CELL.replace('"24h"', '"6h"').replace("= None", '= "said \\"no\\", ärgerlich"').replace("= False", "= True")
+    )
+    fields = declared(filled).model_fields
+    assert {key: fields[key].default for key in given} == given
+
+
+def test_a_copy_lies_apart_from_runbooks_and_records(copy: Path, repository: Path, outputs: Path) -> None:
+    assert copy.parent.parent == outputs / "lab"
+    folder = copies.record_of(copy, outputs)
+    assert folder and copies.copy_of(folder, outputs) == copy
+    original = nbformat.read(repository / "notebooks" / "small.ipynb", as_version=4)
+    assert _sources(nbformat.read(copy, as_version=4)) == _sources(original)  # but for what was filled in
+    assert [run.name for run in copies.still_open(outputs)] == [copy.parent.name]
+
+
+@pytest.mark.parametrize("place", ["../../etc/passwd", "INC-1/other/notebook.ipynb", "/etc/passwd", 7])
+def test_a_head_that_names_another_file_as_its_copy_names_none(copy: Path, outputs: Path, place: Any) -> None:
+    folder = copies.record_of(copy, outputs)
+    assert folder
+    head = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(head | {copies.KEY: place}))
+    assert copies.copy_of(folder, outputs) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["no-such-runbook"], "there is no runbook"),
+        (["small", "-p", "sinse", "6h"], "unknown parameter 'sinse'"),
+        (["small", "--environment", "nowhere"], "there is no environment 'nowhere'"),
+        (["-p", "since", "6h"], "name one"),
+    ],
+)
+def test_bad_input_ends_before_jupyterlab_starts(
+    repository: Path, outputs: Path, opskit: Opskit, arguments: list[str], told: str
+) -> None:
+    keep(repository, *SMALL)
+    refused = opskit("lab", *arguments)
+    assert (refused.exit_code, told in refused.output) == (2, True), refused.output
+    assert not (outputs / "lab").exists()
+
+
+# What is noted.
+
+
+def cells(*counts: int | None) -> list[Any]:
+    return [
+        nbformat.v4.new_code_cell(f"step = {n}", id=f"cell-{n}", execution_count=count)
+        for n, count in enumerate(counts)
+    ]
+
+
+def ran(*pairs: tuple[int, int], changed: int | None = None) -> list[dict[str, Any]]:
+    """The journal of a kernel in which cell n was run as number m, for each (m, n)."""
+    return [{"event": "run.begun"}] + [
+        {"event": "cell.started", "count": m, "cell": f"cell-{n}",
+         "source": order.source_digest(f"step = {n}" if m != changed else "step = None")}
+        for m, n in pairs
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seen", "journal", "told"),
+    [
+        (cells(1, 2, 3), ran((1, 0), (2, 1), (3, 2)), []),
+        (cells(1, 2, 3), [], []),
+        (cells(1, 3, 2), ran((1, 0), (2, 2), (3, 1)), ["run out of order: `cell-2`"]),
+        (cells(1, 3, 2), [], ["run out of order: `cell-2`"]),
+        (
+            cells(1, 4, 3),
+            ran((1, 0), (2, 1), (3, 2), (4, 1)),
+            ["run out of order: `cell-2`", "run more than once, and the last time is shown: `cell-1`"],
+        ),
+        (cells(1, 2), ran((1, 0), (2, 1), changed=2), ["changed after it was run: `cell-1`"]),
+        (cells(1, 2), ran((1, 0), (2, 1), (3, 7)), ["run, and no longer in the notebook: `cell-7`"]),
+        (cells(1, 2, 3), ran((1, 0), (2, 2)), ["shows what an earlier session said: `cell-1`, `cell-2`"]),
+        (cells(1, 2, None), ran((1, 0), (2, 1)), ["not run: `cell-2`"]),
+    ],
+)
+def test_what_a_reader_would_not_see_is_said(seen: list[Any], journal: list[Any], told: list[str]) -> None:
+    assert order.notes(seen, journal) == told
+
+
+def test_only_the_last_session_counts() -> None:
+    assert order.notes(cells(1, 2), ran((1, 1), (2, 0)) + ran((1, 0), (2, 1))) == []
+
+
+# What is saved.
+
+
+def saved(content: Any, kind: str = "notebook") -> Any:
+    model = {"type": kind, "format": "json" if kind == "notebook" else "text", "content": content}
+    saving.keeper(lambda path: Redactor({"stripe": SECRET}))(model=model, path="x")
+    return model["content"]
+
+
+def test_no_secret_is_saved_typed_shown_or_split() -> None:
+    half = len(SECRET) // 2
+    shown = [nbformat.v4.new_output("display_data", {"text/plain": piece}) for piece in (SECRET[:half], SECRET[half:])]
+    cell = nbformat.v4.new_code_cell(f"key = '{SECRET}'", outputs=shown, metadata={"trusted": True})
+    found = saved(nbformat.v4.new_notebook(cells=[cell]))
+    assert SECRET not in json.dumps(found).replace('"}}, {"', "")
+    assert "[secret stripe]" in found["cells"][0]["source"]
+    assert SECRET[half:] not in json.dumps(found)
+    assert found["cells"][0]["metadata"]["trusted"] is True
+    assert saved(f"note: {SECRET}", "file") == "note: [secret stripe]"
+
+
+def test_where_secrets_cannot_be_taken_out_nothing_is_saved() -> None:
+    def fails(path: str) -> Redactor:
+        raise BadInput("no secret for stripe")
+
+    with pytest.raises(Exception, match="not saved"):
+        saving.keeper(fails)(model={"type": "file", "format": "text", "content": "x"}, path="x")
+
+
+# Beginning and closing.
+
+
+def executed(copy: Path, outputs: Path, repository: Path) -> None:
+    """What JupyterLab's kernel does with a copy, from top to bottom, and no person there to be asked."""
+    folder = copies.record_of(copy, outputs)
+    code = (
+        "import sys, nbformat; from nbclient import NotebookClient; path = sys.argv[1]; "
+        "nb = nbformat.read(path, as_version=4); NotebookClient(nb).execute(); nbformat.write(nb, path)"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPSKIT_RUN", str(folder))
+        patch.setenv(hand.DOOR, "/nowhere")
+        subprocess.run([sys.executable, "-c", code, str(copy)], cwd=repository, check=True, timeout=120)
+
+
+def test_an_investigation_is_closed_with_what_its_copy_shows(
+    firm: Sandbox, repository: Path, outputs: Path, opskit: Opskit
+) -> None:
+    firm.break_with("endpoint-disabled")
+    keep(repository, BEGIN, ENDPOINT, ENABLE, "run.plan", "run.apply()")
+    copy = investigate("small", {"environment": firm.name})
+    run = copy.parent.name
+    listed = opskit("history")
+    assert "unsealed" in listed.output
+    assert f"Still open: {run}" in listed.output
+    executed(copy, outputs, repository)
+    text = copy.read_text()
+    assert "Plan of 1 actions" in text and "opskit seal" in text
+    sealed = opskit("seal", run, "--json")
+    assert (sealed.exit_code, data(sealed)["outcome"]) == (3, "plan awaits approval"), sealed.output
+    folder = archive.Archive(outputs).find(run)
+    assert (wrong(folder), events(folder, "edited"), events(folder, "disorder")) == ((), [], [])
+    started = events(folder, "cell.started")
+    assert [event["count"] for event in started] == [1, 2, 3, 4, 5, 6]
+    assert "Still open" not in opskit("history").output
+    copies.tidy(outputs)
+    assert not copy.exists()
+    assert opskit("approve", run, "--type", f"{firm.name} 1").exit_code == 0
+    assert opskit("apply", run).exit_code == 0
+
+
+def test_one_that_was_never_begun_is_closed_as_unknown(copy: Path, outputs: Path, opskit: Opskit) -> None:
+    sealed = opskit("seal", copy.parent.name)
+    assert sealed.exit_code == 6, sealed.output
+    assert wrong(archive.Archive(outputs).find(copy.parent.name)) == ()
+
+
+def test_one_whose_copy_is_gone_is_not_closed(copy: Path, outputs: Path, opskit: Opskit) -> None:
+    copy.unlink()
+    refused = opskit("seal", copy.parent.name)
+    assert (refused.exit_code, "is not a notebook" in refused.output) == (2, True)
+
+
+def test_what_a_person_fills_in_counts_and_the_incident_stays(copy: Path, outputs: Path, standing: Sandbox) -> None:
+    folder = copies.record_of(copy, outputs)
+    assert folder
+    about = archive.about(folder)
+    model = declared(CELL.replace("since", "incident").replace("Moment", "Text").replace('"24h"', "None", 1)
+                     .replace("incident: Text", "incident: Optional[Text]"))  # fmt: skip
+    filled = hand.filled_in(folder, dict(about), model(environment="other", incident=None))
+    assert (filled["environment"], archive.about(folder)["parameters"]["environment"]) == ("other", "other")
+    with pytest.raises(BadInput, match="was begun for incident"):
+        hand.filled_in(folder, dict(about), model(incident="INC-9"))
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(Refused, match="is closed"):
+        hand.filled_in(folder, dict(about), model())
+
+
+def test_a_kernel_inherits_nothing_that_can_change_things(
+    monkeypatch: pytest.MonkeyPatch, repository: Path, tmp_path: Path
+) -> None:
+    from opskit.commands import lab  # noqa: PLC0415
+    from opskit.lab import server  # noqa: PLC0415  # JupyterLab takes its time
+
+    target = environment.load("production", repository)
+    read, change = (
+        {c.secret.env for c in target.credentials(access).values() if c.secret.env} for access in ("read", "change")
+    )
+    assert read and change - read
+    for name in read | change:
+        monkeypatch.setenv(name, f"{SECRET}-{name}")
+    seen: dict[str, Any] = {}
+
+    def serve(here: Any, *_: Any) -> None:
+        import os  # noqa: PLC0415
+
+        seen.update(environ=set(os.environ), held=set(here.held), redactor=here.redactor())
+
+    monkeypatch.setattr(server, "serve", serve)
+    for name in ("OPSKIT_DOOR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, "")
+    lab._serve(None, 0, browser=False)
+    assert read <= seen["environ"]
+    assert not (change - read) & seen["environ"]
+    assert seen["held"] == change - read
+    for name in read | change:
+        assert SECRET not in seen["redactor"].text(f"x {SECRET}-{name} y")
