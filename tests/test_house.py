@@ -20,7 +20,8 @@ SANDBOX = {name for name in MODULES if name.startswith("opskit.sandbox")}
 COMMANDS = {name for name in MODULES if name.startswith(("opskit.commands", "opskit.cli"))}
 SERVICES = {name for name in MODULES if name.startswith("opskit.services")}
 REPORTS = {name for name in MODULES if name.startswith("opskit.reports")}
-LAB = {name for name in MODULES if name.startswith("opskit.lab")}  # a person's room: copies, server, what is noted
+# A person's own room: working copies, JupyterLab's server, what is noted of the work, and what becomes of it.
+LAB = {name for name in MODULES if name.startswith(("opskit.lab", "opskit.adopt"))}
 CORE = set(MODULES) - SANDBOX - COMMANDS - SERVICES - REPORTS - LAB
 FLOORS = (  # of the kernel's side, from the ground up
     {"opskit.errors", "opskit.files", "opskit.spelling", "opskit.masking", "opskit.redaction", "opskit.signatures"},
