@@ -28,6 +28,7 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/python scripts/notebooks.py
 	$(BIN)/python scripts/generate.py --check
+	$(BIN)/python scripts/screenshots.py --check
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -34,6 +34,8 @@ def script(name: str) -> ModuleType:
     """A module of `scripts/`, which is no package."""
     spec = importlib.util.spec_from_file_location(f"scripts_{name}", REPOSITORY / "scripts" / f"{name}.py")
     assert spec and spec.loader
+    if str(REPOSITORY / "scripts") not in sys.path:  # they know each other
+        sys.path.append(str(REPOSITORY / "scripts"))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support import ENDPOINT, PARAMETERS, SMALL, Opskit, data, events, keep, script, wrong
 
-from opskit import archive
+from opskit import archive, environment
 from opskit.outcome import Outcome
 from opskit.sandbox import Sandbox
 
@@ -50,7 +50,7 @@ def broken(firm: Sandbox, repository: Path) -> Sandbox:
 
 
 def test_a_bad_value_is_answered_and_a_closed_investigation_is_sealed(
-    broken: Sandbox, outputs: Path, tmp_path: Path, page: Any, surroundings: dict[str, str]
+    broken: Sandbox, repository: Path, outputs: Path, tmp_path: Path, page: Any, surroundings: dict[str, str]
 ) -> None:
     with browsing.serving(tmp_path / "log", surroundings, "small", "--environment", broken.name) as address:
         page.goto(address)
@@ -64,7 +64,13 @@ def test_a_bad_value_is_answered_and_a_closed_investigation_is_sealed(
         ana.writes("parameters", declared(broken.name))
         ana.runs("parameters")
         assert f"small on {broken.name}, run {copy.parent.name}. Plan mode" in ana.runs("cell-0")
+        secret = environment.resolve(environment.load(broken.name, repository), "read")["stripe"]
+        ana.writes("cell-3", f"# my notes: {secret}")
         ana.saves()
+        kept = [path.read_text() for path in (outputs / "lab").rglob("*.ipynb")]
+        assert len(kept) == 2, "the copy, and JupyterLab's checkpoint of it"
+        assert not any(secret in text for text in kept)
+        assert "[secret stripe" in copy.read_text()
         page.goto(address.split("/lab/")[0] + "/opskit")
         page.get_by_role("button", name=f"Close {copy.parent.name}").click()
         assert "is closed and sealed: unknown." in page.get_by_role("status").inner_text()

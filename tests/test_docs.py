@@ -29,6 +29,7 @@ OURS = {"opskit", "make", "papermill", "jupyter", "python"}
 
 
 generate, notebooks, picture = script("generate"), script("notebooks"), script("picture")
+screenshots = script("screenshots")
 
 
 # Commands.
@@ -205,12 +206,22 @@ def test_a_runbooks_response_time_is_its_prioritys() -> None:
         assert book.facts["Respond within"] == generate.span(RESPONSE[book.priority]), book.name
 
 
-def test_the_picture_is_a_small_png() -> None:
-    found = (ROOT / "docs" / "record.png").read_bytes()
+@pytest.mark.parametrize("name", ["record.png", *screenshots.PICTURES])
+def test_a_picture_is_a_small_png(name: str) -> None:
+    found = (ROOT / "docs" / name).read_bytes()
     assert found.startswith(b"\x89PNG\r\n\x1a\n")
     assert len(found) < 300_000
     width, height = (int.from_bytes(found[at : at + 4], "big") for at in (16, 20))
     assert 1000 <= width <= 1400 and 600 <= height <= 1000
+
+
+def test_the_pictures_of_jupyterlab_show_what_is_so() -> None:
+    assert screenshots.stale() == [], "run: python scripts/screenshots.py"
+
+
+def test_a_stale_picture_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(screenshots.PICTURES, "lab-plan.png", lambda: iter(["something else"]))
+    assert screenshots.stale() == ["lab-plan.png"]
 
 
 def test_the_picture_shows_steps_that_there_are() -> None:

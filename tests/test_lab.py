@@ -250,7 +250,7 @@ def test_a_kernel_inherits_nothing_that_can_change_things(
         seen.update(environ=set(os.environ), held=set(here.held), redactor=here.redactor())
 
     monkeypatch.setattr(server, "serve", serve)
-    for name in ("OPSKIT_DOOR", "JUPYTER_RUNTIME_DIR"):
+    for name in ("OPSKIT_DOOR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_PATH"):
         monkeypatch.setenv(name, "")
     lab._serve(None, 0, browser=False)
     assert read <= seen["environ"]

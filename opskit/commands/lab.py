@@ -68,6 +68,5 @@ def _serve(copy: Path | None, port: int, browser: bool) -> None:
     with short_folder() as runtime:
         held = {name: os.environ.pop(name) for name in changing if name and name in os.environ}
         here = Lab(root(), outputs(), runtime, held, known, investigate)
-        os.environ |= {"OPSKIT_ROOT": str(root()), "OPSKIT_OUTPUTS": str(outputs()), "OPSKIT_DOOR": str(here.door),
-                       "JUPYTER_RUNTIME_DIR": str(runtime / "jupyter")}  # fmt: skip
+        os.environ |= here.surroundings
         serve(here, copy, port, browser)

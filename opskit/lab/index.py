@@ -37,7 +37,6 @@ class Page(JupyterHandler):
                     for run in copies.still_open(outputs)
                     if (copy := copies.copy_of(run, outputs))
                 ],
-                outputs=outputs,
                 base=self.base_url,
                 xsrf=self.xsrf_token.decode(),
                 said=said,

@@ -17,13 +17,13 @@ from urllib.parse import quote
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from jupyter_server.utils import url_path_join
 from jupyterlab.labapp import LabApp
-from traitlets.config import Config
 
 from opskit import archive, environment
 from opskit.lab import copies, index, saving
+from opskit.lab.hand import DOOR
 from opskit.redaction import Redactor, redactor
 
-QUIET = Config(LabApp={"news_url": None})  # which cannot be said on a command line
+SETTINGS = Path(__file__).with_name("settings")  # of JupyterLab: it asks nobody for news, and saves more often
 GOOD_ENDINGS = {"approve": (0,), "seal": (3,), "apply": ()}  # after which the next command may follow
 OPSKIT = (sys.executable, "-c", "from opskit.cli import main; main()")
 
@@ -46,6 +46,18 @@ class Lab:
     @property
     def door(self) -> Path:
         return self.runtime / "door"
+
+    @property
+    def surroundings(self) -> dict[str, str]:
+        """What JupyterLab and its kernels find in their environment, beside what this process has."""
+        settings = [str(SETTINGS), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+        return {
+            "OPSKIT_ROOT": str(self.root),
+            "OPSKIT_OUTPUTS": str(self.outputs),
+            DOOR: str(self.door),
+            "JUPYTER_RUNTIME_DIR": str(self.runtime / "jupyter"),
+            "JUPYTER_CONFIG_PATH": os.pathsep.join(settings),
+        }
 
     def redactor(self, path: str = "") -> Redactor:
         """Of every secret that may show in what is saved at `path`, below the folder of copies."""
@@ -80,9 +92,7 @@ def serve(lab: Lab, copy: Path | None, port: int, browser: bool) -> None:
     """Serve JupyterLab until somebody ends it: on a copy, or on the index."""
     lab.copies.mkdir(parents=True, exist_ok=True)
     start = f"/lab/tree/{quote(copy.relative_to(lab.copies).as_posix())}" if copy else index.URL
-    app = LabApp.initialize_server(
-        argv=list(_settings(lab, start, port, browser)), config=QUIET, kernel_manager_class=Kernels
-    )
+    app = LabApp.initialize_server(argv=list(_settings(lab, start, port, browser)), kernel_manager_class=Kernels)
     app.contents_manager.register_pre_save_hook(saving.keeper(lab.redactor))
     pages = [(url_path_join(app.base_url, place), page, {"lab": lab}) for place, page in index.PAGES.items()]
     app.web_app.add_handlers(".*$", pages)
