@@ -86,6 +86,9 @@ def test_an_investigation_from_the_index_to_a_mended_endpoint(
     with browsing.serving(tmp_path / "log", surroundings) as address:
         page.goto(address)
         page.get_by_label("Environment").select_option(broken.name)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         page.get_by_label("Incident", exact=True).fill("INC-7")
         page.get_by_role("button", name="Investigate with small").click()
         ana = browsing.Person(page, copy := browsing.until(lambda: copy_in(outputs), "the copy"))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
 import pytest
+import yaml
 from support import BEGIN, ENABLE, ENDPOINT, SMALL, Opskit, data, events, keep, wrong
 
 from opskit import archive, environment
@@ -180,7 +185,7 @@ def test_an_investigation_is_closed_with_what_its_copy_shows(
     firm: Sandbox, repository: Path, outputs: Path, opskit: Opskit
 ) -> None:
     firm.break_with("endpoint-disabled")
-    keep(repository, BEGIN, ENDPOINT, ENABLE, "run.plan", "run.apply()")
+    keep(repository, BEGIN, "seen = 1", BEGIN, ENDPOINT, ENABLE, "run.plan", "run.apply()")  # a person begins again
     copy = investigate("small", {"environment": firm.name})
     run = copy.parent.name
     listed = opskit("history")
@@ -193,13 +198,69 @@ def test_an_investigation_is_closed_with_what_its_copy_shows(
     assert (sealed.exit_code, data(sealed)["outcome"]) == (3, "plan awaits approval"), sealed.output
     folder = archive.Archive(outputs).find(run)
     assert (wrong(folder), events(folder, "edited"), events(folder, "disorder")) == ((), [], [])
-    started = events(folder, "cell.started")
-    assert [event["count"] for event in started] == [1, 2, 3, 4, 5, 6]
+    started = [event["count"] for event in events(folder, "cell.started")]
+    assert started == [1, 2, 3, 4, *range(1, 9)]  # each `begin` notes what was run before it
     assert "Still open" not in opskit("history").output
     copies.tidy(outputs)
     assert not copy.exists()
     assert opskit("approve", run, "--type", f"{firm.name} 1").exit_code == 0
     assert opskit("apply", run).exit_code == 0
+
+
+class Door:
+    """The socket through which a kernel asks for its plan to be carried out."""
+
+    def __init__(self, repository: Path, outputs: Path, runtime: Path) -> None:
+        from opskit.lab import server  # noqa: PLC0415  # JupyterLab takes its time
+
+        self.lab = server.Lab(repository, outputs, runtime, {}, (), investigate)
+        self.handler = partial(server._carry_out, self.lab)
+
+    def asks(self, copy: Path, typed: str, saved: bool = True) -> str:
+        """What is answered to somebody who typed that."""
+        asked = {"run": copy.parent.name, "typed": typed, "removals": False, "since": time.time() + (0 if saved else 9)}
+        if saved:
+            copy.touch()
+            asked["since"] -= 9
+        return asyncio.run(self._asks(json.dumps(asked)))
+
+    async def _asks(self, line: str) -> str:
+        async with await asyncio.start_unix_server(self.handler, self.lab.door):
+            reader, writer = await asyncio.open_unix_connection(self.lab.door)
+            writer.write(f"{line}\n".encode())
+            said = await reader.read()
+            writer.close()
+        return said.decode()
+
+
+@pytest.fixture
+def live(firm: Sandbox, repository: Path) -> str:
+    """Production, which is that sandbox, with an endpoint that was disabled."""
+    firm.break_with("endpoint-disabled")
+    keep(repository, *SMALL)
+    target = yaml.safe_load(firm.environment.read_text()) | {"name": "live", "production": True}
+    (repository / "parameters" / "environments" / "live.yaml").write_text(yaml.safe_dump(target))
+    return "live"
+
+
+@pytest.mark.deep
+def test_in_production_a_colleague_approves_before_the_door_opens(
+    live: str, repository: Path, outputs: Path, opskit: Opskit, monkeypatch: pytest.MonkeyPatch, bo: Path
+) -> None:
+    executed(copy := investigate("small", {"environment": live}), outputs, repository)
+    folder = archive.Archive(outputs).find(copy.parent.name)
+    with TemporaryDirectory(prefix="opskit-") as runtime:
+        door = Door(repository, outputs, Path(runtime))
+        assert "was not saved" in door.asks(copy, f"{live} 1", saved=False)
+        assert "in production another person approves" in door.asks(copy, f"{live} 1")
+        assert archive.summary(folder)["outcome"] == archive.UNSEALED  # and it is still open
+        with monkeypatch.context() as as_bo:
+            as_bo.setenv("OPSKIT_OPERATOR", "bo")
+            as_bo.setenv("OPSKIT_SIGNING_KEY", str(bo))
+            assert opskit("approve", folder.name, "--type", f"{live} 1").exit_code == 0
+        assert "done and verified: 1 of 1 actions" in door.asks(copy, "")
+    (applied,) = archive.Archive(outputs).following(folder, "applies")
+    assert (wrong(folder), wrong(applied)) == ((), ())
 
 
 def test_one_that_was_never_begun_is_closed_as_unknown(copy: Path, outputs: Path, opskit: Opskit) -> None:

@@ -82,7 +82,7 @@ def offer(folder: Path, plan: Plan, at_work: ExitStack) -> None:
     """
     typed, since, expected = "", time.time(), f"{plan.made_for['environment']} {len(plan)}"
     in_full = expected + (" with removals" if plan.removals else "")
-    if door := os.environ.get(DOOR):
+    if door := os.environ.get(DOOR, "") * bool(_noting):  # a terminal of JupyterLab may start runs of its own
         with suppress(EOFError, NotImplementedError):  # nobody is there
             typed = " ".join(_ask(plan, in_full).split())
     if door and typed == in_full:
