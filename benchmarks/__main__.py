@@ -10,11 +10,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import crowd, lost, overhead, resend
+from benchmarks import crowd, lost, overhead, preflight, resend
 from benchmarks.measuring import Row, Skipped, machine
 from benchmarks.stage import private_place
 
-BENCHMARKS = {module.NAME: module for module in (overhead, resend, crowd, lost)}
+BENCHMARKS = {module.NAME: module for module in (overhead, resend, crowd, lost, preflight)}
 
 
 @click.command()

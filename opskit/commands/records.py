@@ -23,6 +23,7 @@ from opskit.lab import copies
 from opskit.lock import is_attended
 from opskit.outcome import Exit, Outcome
 from opskit.parameters import moment
+from opskit.services import scratch
 from opskit.spelling import printable
 
 FOLLOWED = {"applies": "applied by", "resumes": "resumed by", "undoes": "taken back by"}
@@ -243,8 +244,12 @@ def seal(left: str) -> Reply:
 @click.command()
 @verb
 def purge() -> Reply:
-    """Remove what is private in sealed records (before-images, messages) once its retention is over."""
+    """Remove what is private in sealed records (before-images, messages) once its retention is over.
+
+    The scratch database that rehearsals of migrations begin with goes too; the next one makes another.
+    """
     kept = [folder for folder in archive().runs() if records.is_kept(folder)]  # or somebody may have dated it back
     gone = {folder.name: found for folder in kept if (found := record.purge(folder))}
     text = f"{sum(map(len, gone.values()))} private files of {len(gone)} records were removed."
+    text += "\nThe scratch database of rehearsals was removed." if scratch.purge() else ""
     return Reply(gone, text)

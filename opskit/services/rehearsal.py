@@ -10,18 +10,22 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from opskit import actions
 from opskit.database import Database, Session
 from opskit.errors import CannotTell, ServiceError
 from opskit.services import access, catalog, scratch
 from opskit.services.catalog import Catalog
+from opskit.services.checkpoints import Checkpoints, chain
 from opskit.services.statements import File, Statement, split
 
+SCRATCH = "rehearsal"
 STANDINS = Path(__file__).with_name("standins.sql")
 ROLES = """
     select rolname as name, rolcreatedb as createdb, rolcreaterole as createrole, rolbypassrls as bypassrls,
@@ -32,8 +36,8 @@ MAJOR = "select current_setting('server_version_num')::int / 10000 as major"
 LOCKS = """
     select n.nspname || '.' || c.relname as name, l.mode
     from pg_locks l join pg_class c on c.oid = l.relation join pg_namespace n on n.oid = c.relnamespace
-    where l.pid = pg_backend_pid() and l.granted and l.locktype = 'relation' and c.relkind in ('r', 'p', 'm')
-      and n.nspname !~ '^(pg_|information_schema)'
+    where l.pid = pg_backend_pid() and l.granted and l.locktype = 'relation' and l.mode = any(%(modes)s)
+      and c.relkind in ('r', 'p', 'm') and n.nspname || '.' || c.relname = any(%(known)s)
 """
 TABLES = """
     select n.nspname || '.' || c.relname as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -60,6 +64,7 @@ class Rehearsal:
     before: pd.DataFrame  # who may do what, without the pending files
     after: pd.DataFrame  # and with them
     notes: list[str] = field(default_factory=list)  # in what the scratch database is not the target
+    earlier: int = 0  # files that passed in an earlier rehearsal, and are as they were
 
     @property
     def failing(self) -> pd.DataFrame:
@@ -70,19 +75,54 @@ class Rehearsal:
         return self.tried[self.tried.verdict == "could not rehearse"]
 
 
+@dataclass
+class Facts:
+    """What is known of a scratch database, by what was done there."""
+
+    known: list[str] = field(default_factory=list)  # tables that the target has: a lock on another hurts nobody
+    before: list[list[Any]] = field(default_factory=list)  # who may do what in the base
+    tried: list[list[Any]] = field(default_factory=list)
+    locks: list[list[Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    lacking: bool = False  # an extension is missing here
+
+
 class Stage:
-    """One scratch database, and what is known of its base."""
+    """One scratch database."""
 
-    def __init__(self, session: Session, owner: str) -> None:
-        self.session = session
+    def __init__(self, database: Database, owner: str, facts: Facts) -> None:
         self.owner = owner
-        self.notes: list[str] = []
-        self.lacking = False  # an extension is missing here
-        self.known: set[str] = set()  # tables that the target has: a lock on another hurts nobody
+        self.facts = facts
+        self.earlier = 0  # how many of its files were tried in an earlier rehearsal
+        self._database = database
+        self._open = ExitStack()
+        self._session: Session | None = None
 
-    def stand_in(self) -> None:
-        """What Supabase brings."""
+    @property
+    def session(self) -> Session:
+        if self._session is None:
+            self._session = self._open.enter_context(self._database.session(0))
+        return self._session
+
+    def close(self) -> None:
+        """Leave the database; the next question comes back to it."""
+        self._open.close()
+        self._session = None
+
+    def keep(self, checkpoints: Checkpoints, link: str, facts: Facts) -> None:
+        """Have it copied as it is."""
+        self.close()
+        checkpoints.keep(SCRATCH, link, asdict(facts))
+
+    def found(self, copied: str) -> None:
+        """What Supabase brings, and the target's own schema; or nothing, as in a new project."""
         self.session.execute(STANDINS.read_text(encoding="utf-8"))
+        if copied:
+            self.copy(copied)
+            self.facts.known = [row["name"] for row in self.session.execute(TABLES)]
+        else:
+            self.be_empty()
+        self.facts.before = access.matrix(self.session).to_numpy().tolist()
 
     def be_empty(self) -> None:
         """A new project: the owner may make what it likes, and the app sees it."""
@@ -93,29 +133,28 @@ class Stage:
 
     def copy(self, dump: str) -> None:
         """The target's own schema. What this server cannot make is noted."""
-        plain = re.sub(r"^\\(un)?restrict.*$", "", dump, flags=re.MULTILINE)
-        for statement in split(plain, "dump"):
+        for statement in split(dump, "dump"):
             try:
                 self.session.execute(statement.text)
             except ServiceError as error:
                 if not _harmless(error):
-                    self.lacking = self.lacking or error.sqlstate in UNAVAILABLE
-                    self.notes.append(f"not copied: {statement.head} ({error.sqlstate})")
+                    self.facts.lacking = self.facts.lacking or error.sqlstate in UNAVAILABLE
+                    self.facts.notes.append(f"not copied: {statement.head} ({error.sqlstate})")
         self.session.execute("reset all")
 
-    def apply(self, file: File, locks: list[tuple[str, int, str, str, str]] | None = None) -> Statement | None:
+    def apply(self, file: File) -> None:
         """Apply a file as the CLI does. Raises ServiceError with `at`, the statement that failed."""
+        locks: list[list[Any]] = []
         at: Statement | None = None
         self.session.execute("reset all")
         self.session.execute(f'set role "{self.owner}"')
         try:
             for at in (s for s in file.statements if s.node is not None):
                 self._send(at)
-                if locks is not None and not self.session.idle:
+                if not self.session.idle:
                     locks += self._held(file, at)
             if not self.session.idle:
                 self.session.execute("commit")
-            return None
         except ServiceError as error:
             if not self.session.idle:
                 self.session.execute("rollback")
@@ -123,6 +162,7 @@ class Stage:
             raise
         finally:
             self.session.execute("reset role")
+            self.facts.locks += locks
 
     def _send(self, statement: Statement) -> None:
         if statement.alone and not self.session.idle:
@@ -131,12 +171,9 @@ class Stage:
             self.session.execute("begin")
         self.session.execute(statement.text)
 
-    def _held(self, file: File, statement: Statement) -> list[tuple[str, int, str, str, str]]:
-        return [
-            (file.path.name, statement.line, statement.head, row["name"], row["mode"])
-            for row in self.session.execute(LOCKS)
-            if row["name"] in self.known and row["mode"] in BLOCKING
-        ]
+    def _held(self, file: File, statement: Statement) -> list[list[Any]]:
+        found = self.session.execute(LOCKS, known=self.facts.known, modes=list(BLOCKING)) if self.facts.known else []
+        return [[file.path.name, statement.line, statement.head, row["name"], row["mode"]] for row in found]
 
     def salvage(self, file: File) -> None:
         """What of a failing file works, statement by statement, so that later files find it."""
@@ -156,33 +193,47 @@ def _harmless(error: ServiceError) -> bool:
 
 
 @contextmanager
-def stages(target: Database, owner: str, *names: str) -> Iterator[list[Stage]]:
-    """Scratch databases with the target's roles and Supabase's part, and nothing of the team's yet."""
-    major = target.rows(MAJOR)[0]["major"]
+def played(target: Database, owner: str, copied: str, files: Sequence[File]) -> Iterator[Stage]:
+    """A scratch database behind all these files, tried one after the other on a copied schema, or on an empty one.
+
+    What passed before and has not changed is not tried again. Raises CannotTell where there is nothing to rehearse on.
+    """
     roles = target.rows(ROLES)
-    binaries = scratch.choose(major)
-    with scratch.server(binaries) as open_database:
-        with open_database("postgres").session() as first:
-            for role in roles:
+    binaries = scratch.choose(target.rows(MAJOR)[0]["major"])
+    provided = STANDINS.read_text(encoding="utf-8")
+    name = actions.digest([str(binaries.folder), roles, provided])[7:23]
+    with scratch.lasting(binaries, name) as server, server.open("postgres").session(0) as first:
+        known = {row["name"] for row in first.execute("select rolname as name from pg_roles")}
+        for role in roles:
+            if role["name"] not in known:
                 first.execute(_role(role))
-            for name in names:
-                first.execute(f'create database "{name}" owner "{owner}"')
-        with _sessions([open_database(name) for name in names]) as sessions:
-            found = [Stage(session, owner) for session in sessions]
-            for stage in found:
-                stage.stand_in()
-                if binaries.major != major:
-                    stage.notes.append(f"rehearsed on PostgreSQL {binaries.major}; the target is {major}")
-            yield found
+        checkpoints, links = Checkpoints(first, server.home), chain([owner, copied, provided], files)
+        earlier, noted = checkpoints.latest(links)
+        checkpoints.begin(SCRATCH, owner, links[earlier] if noted else "template1")
+        with closing(Stage(server.open(SCRATCH), owner, Facts(**noted) if noted else Facts())) as stage:
+            if not noted:
+                stage.found(copied)
+                stage.keep(checkpoints, links[0], stage.facts)
+            stage.earlier = max(earlier, 0)
+            _play(stage, files, links, checkpoints)
+            yield stage
+        server.keep = server.keep and checkpoints.sound
 
 
-@contextmanager
-def _sessions(databases: Sequence[Database]) -> Iterator[list[Session]]:
-    if not databases:
-        yield []
-        return
-    with databases[0].session(3600) as session, _sessions(databases[1:]) as rest:
-        yield [session, *rest]
+def _play(stage: Stage, files: Sequence[File], links: Sequence[str], checkpoints: Checkpoints) -> None:
+    """Try the files that were not tried earlier, and keep what is worth beginning with the next time."""
+    whole = True  # every file before has passed
+    for number, file in enumerate(files[stage.earlier :], stage.earlier + 1):
+        facts = stage.facts
+        so_far = replace(facts, tried=list(facts.tried), locks=list(facts.locks))
+        passed = _try(stage, file)
+        if whole and not passed and file.together:
+            stage.keep(checkpoints, links[number - 1], so_far)
+        if not passed:
+            stage.salvage(file)
+        whole = whole and passed
+        if whole and (number == len(files) or checkpoints.due()):
+            stage.keep(checkpoints, links[number], stage.facts)
 
 
 def _role(role: dict[str, object]) -> str:
@@ -197,43 +248,49 @@ def dump(target: Database) -> str:
     if not able:
         raise CannotTell(f"could not rehearse: no pg_dump here is as new as the target, PostgreSQL {major}.")
     left_out = [f"--exclude-schema={name}" for name in catalog.PLATFORM if name != "information_schema"]
-    return target.dump(able[-1].pg_dump, *left_out, "--no-publications", "--no-subscriptions")
+    found = target.dump(able[-1].pg_dump, *left_out, "--no-publications", "--no-subscriptions")
+    return re.sub(r"^\\(un)?restrict.*$", "", found, flags=re.MULTILINE)  # another each time
 
 
 def rehearse(target: Database, owner: str, files: Sequence[File], base: str) -> Rehearsal:
     """Try these files, in order. Raises CannotTell where there is nothing to rehearse on, or the target is not seen."""
     copied = dump(target) if base == "target" else ""
-    with stages(target, owner, "rehearsal") as (stage,):
-        if copied:
-            stage.copy(copied)
-            stage.known = {row["name"] for row in stage.session.execute(TABLES)}
-        else:
-            stage.be_empty()
-        before = access.matrix(stage.session)
-        locks: list[tuple[str, int, str, str, str]] = []
-        tried = pd.DataFrame([_try(stage, file, locks) for file in files], columns=TRIED)
-        taken = pd.DataFrame(locks, columns=["file", "line", "statement", "table", "mode"])
+    with played(target, owner, copied, files) as stage:
+        facts = stage.facts
+        before = pd.DataFrame(facts.before, columns=access.COLUMNS).astype({"allowed": object})
         after = access.matrix(stage.session) if files else before
-        return Rehearsal(tried, _first_taken(taken), before, after, stage.notes)
+        taken = pd.DataFrame(facts.locks, columns=["file", "line", "statement", "table", "mode"])
+        tried = pd.DataFrame(facts.tried, columns=TRIED)
+        return Rehearsal(tried, _first_taken(taken), before, after, facts.notes + _other(target, stage), stage.earlier)
 
 
-def _try(stage: Stage, file: File, locks: list[tuple[str, int, str, str, str]]) -> tuple[object, ...]:
-    name, started = file.path.name, time.monotonic()
+def _other(target: Database, stage: Stage) -> list[str]:
+    """Whether it is another version than the target's."""
+    here, there = stage.session.execute(MAJOR)[0]["major"], target.rows(MAJOR)[0]["major"]
+    return [f"rehearsed on PostgreSQL {here}; the target is {there}"] if here != there else []
+
+
+def _try(stage: Stage, file: File) -> bool:
+    """Whether it passes; what came of it is noted. Of a file that fails nothing stays but what it committed itself."""
+    name, started, tried, facts = file.path.name, time.monotonic(), stage.facts.tried, stage.facts
     if file.trouble:
         line = re.search(r":(\d+): ", file.trouble)
-        return name, "fails", int(line[1]) if line else 0, "", "", file.trouble, 0.0
+        tried.append([name, "fails", int(line[1]) if line else 0, "", "", file.trouble, 0.0])
+        return False
     try:
-        stage.apply(file, locks)
-        return name, "passes", 0, "", "", "", round(time.monotonic() - started, 2)
+        stage.apply(file)
+        tried.append([name, "passes", 0, "", "", "", round(time.monotonic() - started, 2)])
+        return True
     except ServiceError as error:
         at: Statement | None = getattr(error, "at", None)
-        blind = error.sqlstate in UNAVAILABLE or (stage.lacking and error.sqlstate in FOLLOWS)
-        stage.lacking = stage.lacking or error.sqlstate in UNAVAILABLE
-        stage.salvage(file)
+        blind = error.sqlstate in UNAVAILABLE or (facts.lacking and error.sqlstate in FOLLOWS)
         said = error.message.removeprefix("database: ")
         place = (at.line, at.head) if at else (0, "")
         verdict = "could not rehearse" if blind else "fails"
-        return name, verdict, *place, error.sqlstate or "", said, round(time.monotonic() - started, 2)
+        spent = round(time.monotonic() - started, 2)
+        tried.append([name, verdict, *place, error.sqlstate or "", said, spent])
+        facts.lacking = facts.lacking or error.sqlstate in UNAVAILABLE
+        return False
 
 
 def _first_taken(locks: pd.DataFrame) -> pd.DataFrame:
@@ -262,19 +319,14 @@ class Replay:
 
 def replay(target: Database, owner: str, applied: Sequence[File], pending: Sequence[File], found: Catalog) -> Replay:
     """Make the schema from nothing, as the ledger says it was made, and compare statement by statement."""
-    with stages(target, owner, "replay") as (stage,):
-        stage.be_empty()
-        for file in applied:
-            try:
-                stage.apply(file)
-            except ServiceError as error:
-                stage.notes.append(f"{file.path.name} could not be replayed: {error.message}")
-                stage.salvage(file)
+    with played(target, owner, "", applied) as stage:
+        notes = [f"{row[0]} could not be replayed: {row[5]}" for row in stage.facts.tried if row[1] != "passes"]
+        notes += stage.facts.notes + _other(target, stage)
         expected = now = stage.catalog()
         present: dict[str, list[bool | None]] = {}
         for file in pending:
             present[file.version], now = _step_by_step(stage, file, now, found)
-        return Replay(expected, now, found, present, stage.notes)
+        return Replay(expected, now, found, present, notes)
 
 
 def _step_by_step(stage: Stage, file: File, now: Catalog, found: Catalog) -> tuple[list[bool | None], Catalog]:

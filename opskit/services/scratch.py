@@ -1,11 +1,13 @@
-"""A PostgreSQL server to rehearse on: made for one rehearsal, in a folder of its own, and gone with this process.
+"""A PostgreSQL server to rehearse on, in a folder of its own: it never outlives this process.
 
 One found on the machine is taken where its major version is the target's; else the one in the wheel that the sandbox
-uses; else whatever there is, and that is said.
+uses; else whatever there is, and that is said. What it holds may be kept for the next rehearsal, below the folder where
+sandboxes live; it is schemas, never rows. Whoever removes it loses a minute.
 """
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import re
@@ -14,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from opskit.database import Database
+from opskit.environment import places
 from opskit.errors import CannotTell
 
 NOBODY = 65534
@@ -35,11 +38,16 @@ SETTINGS = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "autovacuum": "off",
+    "statement_timeout": "1h",  # of a file that never ends
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "timezone": "UTC",
 }
 STARTS = 20.0  # seconds
+LONGEST = 80  # characters of a path in which a socket may lie
+KEPT = ".scratch"  # beside the sandboxes
+WHOLE = "whole"  # says that it was stopped in order, and since which start of the machine
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 # Reads until whoever started it is gone, however that happened; then nothing is left of the server.
 WATCHER = 'read -r _; kill -s QUIT "$1" 2>/dev/null; while kill -0 "$1" 2>/dev/null; do sleep 0.05; done; rm -rf "$2"'
 
@@ -94,10 +102,75 @@ def choose(target: int) -> Binaries:
     return next((one for one in known if one.major == target), known[0])
 
 
+@dataclass
+class Server:
+    """A running server."""
+
+    home: Path
+    keep: bool  # whether the next rehearsal may find what it holds
+
+    def open(self, name: str) -> Database:
+        """One of its databases, as its superuser."""
+        address = f"postgresql:///{name}?host={self.home}"
+        return Database(address, {"change": SUPERUSER}, {"change": ""}, "opskit/rehearsal")
+
+
 @contextmanager
-def server(binaries: Binaries) -> Iterator[Callable[[str], Database]]:
-    """A new, empty server; opens its databases, as its superuser. Raises CannotTell where it does not start."""
+def server(binaries: Binaries) -> Iterator[Server]:
+    """A new, empty server, of which nothing stays. Raises CannotTell where it does not start."""
     home = Path(tempfile.mkdtemp(prefix="opskit-scratch-"))
+    with _running(binaries, home) as found:
+        yield found
+
+
+@contextmanager
+def lasting(binaries: Binaries, name: str) -> Iterator[Server]:
+    """The server of that name with all that was left in it; a new one where there is none, or somebody uses it.
+
+    Only one is kept. Raises CannotTell where it does not start.
+    """
+    with _claimed() as place:
+        if place is None:
+            with server(binaries) as found:
+                yield found
+            return
+        for other in place.iterdir():
+            if other.is_dir() and other.name != name:
+                shutil.rmtree(other, ignore_errors=True)
+        with _running(binaries, place / name) as found:
+            found.keep = True
+            yield found
+
+
+def purge() -> bool:
+    """Remove what is kept for the next rehearsal; whether there was anything."""
+    with _claimed() as place:
+        kept = [one for one in place.iterdir() if one.is_dir()] if place else []
+        for one in kept:
+            shutil.rmtree(one, ignore_errors=True)
+    return bool(kept)
+
+
+@contextmanager
+def _claimed() -> Iterator[Path | None]:
+    """The folder for what is kept, ours alone for now; None where there can be none, or somebody else has it."""
+    place = places(Path())[1] / KEPT
+    if _as_nobody() or len(str(place)) > LONGEST:
+        yield None
+        return
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield None
+            return
+        yield place
+
+
+@contextmanager
+def _running(binaries: Binaries, home: Path) -> Iterator[Server]:
+    """The server in a folder. Unless it ends in order and is to be kept, the folder goes with it."""
     try:
         process = _start(binaries, home)
     except CannotTell:
@@ -107,30 +180,49 @@ def server(binaries: Binaries) -> Iterator[Callable[[str], Database]]:
         ["sh", "-c", WATCHER, "watcher", str(process.pid), str(home)],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-
-    def open_database(name: str) -> Database:
-        address = f"postgresql:///{name}?host={home}"
-        return Database(address, {"change": SUPERUSER}, {"change": ""}, "opskit/rehearsal")
-
+    assert watcher.stdin is not None  # noqa: S101  # it is a pipe
+    found, whole = Server(home, keep=False), False
     try:
-        yield open_database
+        yield found
+        whole = found.keep and _stopped(process)
     finally:
-        assert watcher.stdin is not None  # noqa: S101  # it is a pipe
-        process.send_signal(signal.SIGQUIT)  # nothing here is worth an orderly end
-        process.wait(10)
+        if whole:
+            watcher.kill()
+            (home / WHOLE).write_text(_boot())
+        else:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGQUIT)  # nothing here is worth an orderly end
+            process.wait(10)
         watcher.stdin.close()
         with suppress(subprocess.TimeoutExpired):  # a large one takes its time to remove, and needs nobody for that
             watcher.wait(60)
 
 
+def _stopped(process: subprocess.Popen[bytes]) -> bool:
+    """Stop it so that it can be started again; whether that worked."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.wait(30) == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _boot() -> str:
+    """Which start of the machine this is: nothing here reaches the disk for certain, so nothing outlives the next."""
+    return BOOT.read_text() if BOOT.exists() else ""
+
+
+def _is_whole(home: Path) -> bool:
+    mark = home / WHOLE
+    found = mark.exists() and mark.read_text() == _boot()
+    mark.unlink(missing_ok=True)  # until it is stopped in order again
+    return found
+
+
 def _start(binaries: Binaries, home: Path) -> subprocess.Popen[bytes]:
     data, log = home / "data", home / "log"
-    if _as_nobody():
-        os.chown(home, NOBODY, NOBODY)
-    made = _run(binaries, "initdb", "--pgdata", str(data), f"--username={SUPERUSER}", "--auth=trust",
-                "--encoding=UTF8", "--locale=C", "--no-sync")  # fmt: skip
-    if made.returncode:
-        raise CannotTell(f"could not rehearse: initdb failed: {(made.stderr or made.stdout).strip()[:300]}.")
+    if not _is_whole(home):
+        _make(binaries, home)
     command = [*_prefix(), str(binaries.folder / "postgres"), "-D", str(data), "-c", f"unix_socket_directories={home}"]
     command += [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
     with log.open("ab") as said:
@@ -144,6 +236,17 @@ def _start(binaries: Binaries, home: Path) -> subprocess.Popen[bytes]:
         time.sleep(0.02)
     process.kill()
     raise CannotTell(f"could not rehearse: PostgreSQL did not start: {log.read_text(errors='replace')[-300:]}")
+
+
+def _make(binaries: Binaries, home: Path) -> None:
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(mode=0o700)
+    if _as_nobody():
+        os.chown(home, NOBODY, NOBODY)
+    made = _run(binaries, "initdb", "--pgdata", str(home / "data"), f"--username={SUPERUSER}", "--auth=trust",
+                "--encoding=UTF8", "--locale=C", "--no-sync")  # fmt: skip
+    if made.returncode:
+        raise CannotTell(f"could not rehearse: initdb failed: {(made.stderr or made.stdout).strip()[:300]}.")
 
 
 def _ready(data: Path) -> bool:

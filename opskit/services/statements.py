@@ -80,6 +80,11 @@ class File:
         """Whether it holds a statement that commits what stands before it."""
         return any(statement.alone for statement in self.statements)
 
+    @cached_property
+    def together(self) -> bool:
+        """Whether nothing stays of it where it fails."""
+        return not any(statement.alone or statement.transaction for statement in self.statements)
+
     @property
     def texts(self) -> list[str]:
         """What the CLI writes into the ledger."""
