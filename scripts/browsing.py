@@ -31,7 +31,10 @@ def serving(log: Path, surroundings: Mapping[str, str], *words: str) -> Iterator
         yield until(lambda: _address(log, process), "JupyterLab to start")
     finally:
         process.terminate()
-        process.wait(PATIENCE)
+        try:
+            process.wait(PATIENCE)
+        finally:
+            process.kill()  # one that does not heed that is a failure, and is not left behind
 
 
 def _address(log: Path, process: subprocess.Popen[bytes]) -> str:

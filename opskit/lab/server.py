@@ -23,6 +23,7 @@ from opskit.lab import copies, index, saving
 from opskit.lab.hand import DOOR
 from opskit.redaction import Redactor, redactor
 
+GRACE = 5.0  # seconds
 SETTINGS = Path(__file__).with_name("settings")  # of JupyterLab: it asks nobody for news, and saves more often
 GOOD_ENDINGS = {"approve": (0,), "seal": (3,), "apply": ()}  # after which the next command may follow
 OPSKIT = (sys.executable, "-c", "from opskit.cli import main; main()")
@@ -98,6 +99,16 @@ def serve(lab: Lab, copy: Path | None, port: int, browser: bool) -> None:
     app.web_app.add_handlers(".*$", pages)
     app.io_loop.add_callback(partial(_open_door, lab))
     app.start()
+    _end(app.io_loop.asyncio_loop)
+
+
+def _end(loop: asyncio.AbstractEventLoop) -> None:
+    """Let nothing of the server outlive it: a thread that waits for a task's end would keep this process for ever."""
+    if left := asyncio.all_tasks(loop):
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(left, timeout=GRACE))
+        loop.run_until_complete(asyncio.sleep(0))  # those who were waiting hear of it
 
 
 def _settings(lab: Lab, start: str, port: int, browser: bool) -> Iterator[str]:
