@@ -26,7 +26,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python scripts/notebooks.py
+	$(BIN)/opskit lint
 	$(BIN)/python scripts/generate.py --check
 	$(BIN)/python scripts/screenshots.py --check
 

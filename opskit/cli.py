@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from opskit import __version__
-from opskit.commands import catalogue, doctor, lab, new, records, reports, runs, sandbox
+from opskit.commands import catalogue, doctor, lab, linting, new, records, reports, runs, sandbox
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,6 +40,7 @@ for command in (
     records.purge,
     lab.lab,
     new.new,
+    linting.lint,
     doctor.doctor,
     sandbox.sandbox,
     sandbox.drill,

@@ -104,6 +104,20 @@ class Database:
             connection.rollback()
         return rows, columns
 
+    def prepare(self, sql: str) -> None:
+        """Let the server understand one statement, with `$1` for what is not known yet. Nothing is carried out.
+
+        Raises ServiceError with its `sqlstate`, and with `position`: the character where it stopped, from 1.
+        """
+        with self._answering("read") as connection:
+            connection.execute("begin read only")
+            for name, value in SETTINGS:
+                connection.execute("select set_config(%s, %s, true)", (name, value))
+            result = connection.pgconn.prepare(b"", sql.encode())
+            if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
+                raise psycopg.errors.error_from_result(result)
+            connection.rollback()
+
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Cursor[Row]]:
         """A transaction that may change things. Raises Refused where this run may not."""
@@ -294,6 +308,7 @@ def _holder(connection: psycopg.Connection[Row]) -> str:
 def _ours(error: psycopg.Error) -> ServiceError:
     found = _named(error)
     found.sqlstate = error.sqlstate
+    found.position = int(error.diag.statement_position or 0)
     return found
 
 

@@ -44,6 +44,7 @@ class ServiceError(CannotTell):
     """An outside system did not let us look."""
 
     sqlstate: str | None = None  # what a database says it was
+    position = 0  # the character of a statement at which it stopped, from 1, where it says so
 
     def __init__(self, service: str, message: str = "", remedy: str = "", status: int | None = None) -> None:
         self.service = service

@@ -17,6 +17,7 @@ from support import as_bash_reads, script
 
 from opskit import parameters, runbooks
 from opskit.cli import main
+from opskit.linting import cells
 from opskit.priorities import RESPONSE
 from opskit.runbooks import TEMPLATE
 from opskit.sandbox import SCENARIOS
@@ -28,7 +29,7 @@ TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="
 OURS = {"opskit", "make", "papermill", "jupyter", "python"}
 
 
-generate, notebooks, picture = script("generate"), script("notebooks"), script("picture")
+generate, picture = script("generate"), script("picture")
 screenshots = script("screenshots")
 
 
@@ -234,7 +235,7 @@ def test_the_picture_shows_steps_that_there_are() -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebooks_in_git_are_clean(path: Path) -> None:
-    assert notebooks.problems(json.loads(path.read_text(encoding="utf-8"))) == []
+    assert list(cells.unclean(json.loads(path.read_text(encoding="utf-8")))) == []
 
 
 def test_what_a_session_leaves_behind_is_seen_and_stripped() -> None:
@@ -243,9 +244,9 @@ def test_what_a_session_leaves_behind_is_seen_and_stripped() -> None:
     cell |= {"execution_count": 3, "outputs": [{"output_type": "stream", "name": "stdout", "text": "a@b.example"}]}
     cell["metadata"] |= {"collapsed": True}
     used["metadata"]["widgets"] = {}
-    assert notebooks.problems(used)
-    assert notebooks.problems(notebooks.cleaned(used)) == []
+    assert list(cells.unclean(used))
+    assert list(cells.unclean(cells.cleaned(used))) == []
     cell["id"] = "1f2e3d4c"
-    assert any("needs a name" in p for p in notebooks.problems(notebooks.cleaned(used)))
+    assert any("needs a name" in p for *_, p in cells.unclean(cells.cleaned(used)))
     used["cells"][0]["id"] = used["cells"][1]["id"]
-    assert any("as another is" in p for p in notebooks.problems(notebooks.cleaned(used)))
+    assert any("as another is" in p for *_, p in cells.unclean(cells.cleaned(used)))

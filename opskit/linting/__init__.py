@@ -1,0 +1,1 @@
+"""What keeps runbooks true: one module for each kind of rot. Nothing here changes anything, anywhere."""

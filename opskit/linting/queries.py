@@ -1,0 +1,170 @@
+"""The SQL of a page, wherever it stands: in code, in blocks of SQL, and behind psql. With what people write where a
+value, or a name, is not known yet.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pglast
+from pglast.parser import ParseError
+
+from opskit.linting import shell
+from opskit.linting.pages import STATEMENT, Cell, Page
+
+ASKED = {"read", "first", "rows"}  # verbs of a database that take SQL
+NAME = "opskit_placeholder"  # stands where a name is not known yet
+ELLIPSIS = re.compile(r"…|\.\.\.")
+LITERAL = re.compile(r"'(?:[^']|'')*'")
+UNKNOWN = re.compile(
+    r"'(\[[^\]']*\]|<[^>']*>|\{[A-Za-z_ ]+\}|\$\{?\w+\}?|[^']*(?:xxx|XXX|Replace|…|\.\.\.|[Yy]our[-_])[^']*)'"
+)
+TYPED = re.compile(r"\b(interval|date|time|timestamp|timestamptz)\s*$", re.IGNORECASE)
+EXAMPLE = {"interval": "'1 hour'", "date": "'2026-01-01'", "time": "'12:00'"}
+BARE = re.compile(r"(?<![\w\])\[])\[[A-Za-z][\w .-]*\]|<[A-Za-z][\w -]*>|\{[a-z_]+\}")
+NAMES_FOLLOW = re.compile(r"\b(from|join|into|update|table|on|column|index|policy|trigger)\s*$", re.IGNORECASE)
+PSQL = re.compile(r"(?<![:\w]):(['\"]?)([A-Za-z_]\w*)\1(?!\w)")
+PYTHON = re.compile(r"%\((\w+)\)s|%s")
+
+
+@dataclass(frozen=True)
+class Query:
+    """One statement. `text` has `$1` where a value is not known; lines are the page's."""
+
+    cell: Cell
+    line: int
+    text: str
+    block: tuple[str, ...] = field(repr=False)  # all the statements that are typed together, this one among them
+    told: bool = True
+
+    def at(self, place: int) -> int:
+        """The line of a place in its text."""
+        return self.line + self.text.count("\n", 0, place)
+
+
+def queries(page: Page) -> Iterator[Query]:
+    for cell in page.code():
+        for line, text in _in_code(cell):
+            yield from _cut(cell, line, [unknowns(text, PYTHON)])
+    for snippet in page.snippets("sql"):
+        yield from _cut(snippet.cell, snippet.line, [unknowns(_without_meta(snippet.text), PSQL)], snippet.told)
+    for snippet in page.snippets("bash"):
+        for command in shell.commands(snippet.text, snippet.line):
+            if command.words[0] == "psql":
+                texts = [unknowns(_without_meta(text), PSQL) for text in _given(command.words)]
+                yield from _cut(snippet.cell, command.line, texts, snippet.told)
+                fed = unknowns(_without_meta(command.fed), PSQL)
+                yield from _cut(snippet.cell, command.fed_line, [fed], snippet.told)
+
+
+def _in_code(cell: Cell) -> Iterator[tuple[int, str]]:
+    """What is sent to a database, and whatever else is evidently a statement."""
+    seen: set[int] = set()
+    for node in ast.walk(cell.tree) if cell.tree else ():
+        match node:
+            case ast.Call(func=ast.Attribute(attr=verb, value=ast.Attribute(attr="database")), args=[first, *_]) if (
+                verb in ASKED
+            ):
+                if text := _text(first):
+                    seen.add(id(first))
+                    yield first.lineno, text
+    for node in ast.walk(cell.tree) if cell.tree else ():
+        if isinstance(node, ast.JoinedStr):
+            seen |= {id(part) for part in node.values}
+        if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in seen:
+            text = _text(node)
+            if text and STATEMENT.match(text) and _parses(unknowns(text, PYTHON)):
+                yield node.lineno, text
+
+
+def _text(node: Any) -> str:
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=values):
+            return "".join(str(v.value) if isinstance(v, ast.Constant) else "[value]" for v in values)
+    return ""
+
+
+def _parses(text: str) -> bool:
+    try:
+        pglast.parse_sql(text)
+    except ParseError:
+        return False
+    return True
+
+
+def _given(words: tuple[str, ...]) -> list[str]:
+    """What psql is given with -c."""
+    found = []
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word == "--command" or re.fullmatch(r"-[A-Za-z]*c", word):
+            found.append(after)
+        elif word.startswith("--command="):
+            found.append(word.partition("=")[2])
+    return found
+
+
+def _without_meta(text: str) -> str:
+    return re.sub(r"^\s*\\.*$", "", text, flags=re.MULTILINE)
+
+
+def unknowns(text: str, named: re.Pattern[str]) -> str:
+    """The same, with parameters for values that are not known, and as many lines."""
+    numbers: dict[str, int] = {}
+    own = highest(text)
+
+    def number(found: re.Match[str]) -> str:
+        return f"${numbers.setdefault(found[0], own + len(numbers) + 1)}"
+
+    def literal(found: re.Match[str]) -> str:
+        if UNKNOWN.fullmatch(found[0]):
+            typed = TYPED.search(found.string[: found.start()])
+            return EXAMPLE.get(typed[1].lower(), "'2026-01-01 12:00'") if typed else number(found)
+        return re.sub(r"\[[A-Za-z]\w*\]|<[a-z]\w*>", "1", found[0])
+
+    def bare(found: re.Match[str]) -> str:
+        return NAME if NAMES_FOLLOW.search(found.string[: found.start()]) else number(found)
+
+    if named is PSQL:
+        text = re.sub(r":'(\w+)'", lambda m: number(m), text)
+    text = LITERAL.sub(literal, text)
+    pieces = re.split(f"({LITERAL.pattern})", text)
+    for place in range(0, len(pieces), 2):
+        pieces[place] = BARE.sub(bare, named.sub(number, pieces[place]))
+    return "".join(pieces).replace("%%", "%" if named is PYTHON else "%%")
+
+
+def renumbered(text: str) -> str:
+    """The same, with parameters from 1 on, as a server wants them."""
+    numbers: dict[str, str] = {}
+    return re.sub(r"\$\d+\b", lambda m: numbers.setdefault(m[0], f"${len(numbers) + 1}"), text)
+
+
+def highest(text: str) -> int:
+    """The highest number of a parameter."""
+    return max((int(n) for n in re.findall(r"\$(\d+)\b", text)), default=0)
+
+
+def _cut(cell: Cell, line: int, texts: list[str], told: bool = True) -> Iterator[Query]:
+    """One query for each statement of texts that are sent one after the other. What is left open is no statement."""
+    found: list[tuple[int, str]] = []
+    for text in texts:
+        try:
+            slices = list(pglast.split(text, with_parser=False, only_slices=True))
+        except ParseError:
+            slices = [slice(0, len(text))]
+        for part in slices:
+            piece = text[part]
+            bare = re.sub(r"\A(\s+|--[^\n]*(\n|\Z)|/\*.*?\*/)+", "", piece, flags=re.DOTALL)
+            if bare.strip(" ;\n"):
+                start = part.start + len(piece) - len(bare)
+                found.append((line + text.count("\n", 0, start), bare))
+    block = tuple(text for _, text in found)
+    for at, text in found:
+        if not ELLIPSIS.search(LITERAL.sub("", text)):
+            yield Query(cell, at, renumbered(text), block, told)

@@ -1,0 +1,106 @@
+"""Lint finds what has rotted, says exactly where, and leaves alone what has not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import REPOSITORY, Opskit, data
+
+from opskit.linting import shell, tools
+from opskit.linting.cells import METADATA
+
+ROTTEN = sorted((REPOSITORY / "tests" / "rotten").glob("*.txt"))
+CELL = re.compile(r"^%% (\S+) (\w+) ?(\w*)\n", re.MULTILINE)
+Spot = tuple[str, int, str]  # cell, line, rule
+
+
+def planted(path: Path) -> tuple[dict[str, Any], set[Spot]]:
+    """The notebook that a text of `tests/rotten` stands for, and what is wrong in it."""
+    _, *parts = CELL.split(path.read_text(encoding="utf-8"))
+    cells, wrong = [], set()
+    for name, kind, tag, text in zip(*[iter(parts)] * 4, strict=True):
+        lines = []
+        for line in text.strip("\n").splitlines():
+            kept, arrow, rules = line.partition("⟵")
+            if kept.strip() or not arrow:
+                lines.append(kept.rstrip())
+            number = max(len(lines), 1)
+            wrong |= {(name, number, rule.strip()) for rule in rules.split(",") if rule.strip()}
+        cell = {"cell_type": kind, "id": name, "metadata": {"tags": [tag]} if tag else {}, "source": "\n".join(lines)}
+        cells.append(cell | ({"outputs": [], "execution_count": None} if kind == "code" else {}))
+    return {"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}, wrong
+
+
+@pytest.fixture
+def garden(repository: Path) -> Path:
+    """A repository whose notebooks have rotted."""
+    (repository / "docs").symlink_to(REPOSITORY / "docs")
+    (repository / "README.md").symlink_to(REPOSITORY / "README.md")
+    for path in (repository / "notebooks").glob("*.ipynb"):
+        path.unlink()
+    for path in ROTTEN:
+        notebook, _ = planted(path)
+        (repository / "notebooks" / f"{path.stem}.ipynb").write_text(json.dumps(notebook))
+    return repository
+
+
+def test_what_has_rotted_is_found_and_what_is_found_has_rotted(garden: Path, opskit: Opskit) -> None:
+    wanted = {(path.stem, *spot) for path in ROTTEN for spot in planted(path)[1]}
+    answer = opskit("lint", "--json")
+    found = {(Path(one["page"]).stem, one["cell"], one["line"], one["rule"]) for one in data(answer)}
+    assert answer.exit_code == 1
+    by_rule: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for spot in wanted | found:
+        for place, counted in enumerate((wanted & found, wanted, found)):
+            by_rule[spot[-1]][place] += spot in counted
+    print(f"\n{'rule':<12} labelled  found  true")
+    for rule, (true, labelled, said) in sorted(by_rule.items()):
+        print(f"{rule:<12} {labelled:>8} {said:>6} {true:>5}")
+    both = len(wanted & found)
+    print(f"precision {both / len(found):.3f}, recall {both / len(wanted):.3f}, of {len(wanted)} labelled")
+    assert wanted - found == set(), "missed"
+    assert found - wanted == set(), "cried wolf"
+
+
+def test_nothing_is_found_in_our_own(opskit: Opskit) -> None:
+    answer = opskit("lint", "--json")
+    assert data(answer) == []
+    assert answer.exit_code == 0
+
+
+def test_a_page_of_markdown_is_linted_by_its_own_lines(tmp_path: Path, opskit: Opskit) -> None:
+    page = tmp_path / "old.md"
+    page.write_text("# Old\n\n## Commands\n\n```bash\nsupabase db remote commit\n```\n\n[gone](./gone.md)\n")
+    found = data(opskit("lint", str(page), "--json"))
+    assert [(one["line"], one["rule"]) for one in found] == [(6, "command"), (9, "link")]
+
+
+def test_what_is_no_runbook_is_refused(opskit: Opskit) -> None:
+    answer = opskit("lint", "no-such-runbook")
+    assert answer.exit_code == 2
+    assert "autosave-incidents" in answer.stderr
+
+
+def test_commands_are_found_with_their_lines_however_they_are_written() -> None:
+    text = """# don't stop
+stripe events list --live \\
+  -d "created[gte]=1" | jq -r '.[]; x' && echo "done; or not"  # it's
+X=1 psql "$URL" <<'SQL' > out
+select 'a; b';
+SQL
+curl -s -H "Authorization: $(op read 'op://x')" https://x 2>&1
+"""
+    found = [(one.line, one.words[0], len(one.words)) for one in shell.commands(text)]
+    assert found == [(2, "stripe", 6), (3, "jq", 3), (3, "echo", 2), (4, "psql", 2), (7, "op", 3), (7, "curl", 5)]
+    assert next(one for one in shell.commands(text) if one.fed).fed == "select 'a; b';\n"
+
+
+def test_the_record_of_tools_says_when_and_of_what() -> None:
+    known = tools.recorded()
+    assert {"stripe", "supabase", "vercel", "psql", "curl", "git", "gh"} <= set(known)
+    assert all(re.fullmatch(r"20\d\d-\d\d-\d\d", tool.recorded) and tool.version != "?" for tool in known.values())
