@@ -267,6 +267,21 @@ def test_in_production_a_colleague_approves_before_the_door_opens(
     assert (wrong(folder), wrong(applied)) == ((), ())
 
 
+def test_a_reader_is_told_of_disorder_wherever_they_look(copy: Path, outputs: Path, opskit: Opskit) -> None:
+    nb = nbformat.read(copy, as_version=4)
+    first, second = [cell for cell in nb.cells if cell.cell_type == "code"][:2]
+    first.execution_count, second.execution_count = 2, 1
+    nbformat.write(nb, copy)
+    run, told = copy.parent.name, f"run out of order: `{second.id}`"
+    assert f"Mind: {told}" in opskit("seal", run).output
+    assert f"by hand: {told}" in opskit("show", run).output
+    folder = archive.Archive(outputs).find(run)
+    assert told in nbformat.read(folder / "notebook.ipynb", as_version=4).cells[1].source
+    assert opskit("report", folder.parent.name).exit_code == 0
+    (report,) = folder.parent.rglob("*.md")
+    assert f"run by hand: {told.replace('`', '')}" in report.read_text()
+
+
 def test_one_that_was_never_begun_is_closed_as_unknown(copy: Path, outputs: Path, opskit: Opskit) -> None:
     sealed = opskit("seal", copy.parent.name)
     assert sealed.exit_code == 6, sealed.output

@@ -121,6 +121,7 @@ def show(run: str) -> Reply:
     whys = {e["action"]: f" ({e['why']})" for e in [*results, *undone.values()] if e.get("why")}
     lines += [""] + [f"{ended.get(key, 'planned'):<20} {title}{whys.get(key, '')}" for key, title in titles.items()]
     lines += ["", *(f"why: {why}" for why in records.reasons(folder))]
+    lines += [f"by hand: {note}" for note in records.disorder(folder)]
     lines += [f"not seen: {e['problem']}" for e in events if e["event"] == "finding"]
     lines += [f"Record: {folder}"]
     if found["outcome"] == Outcome.LOST:

@@ -481,6 +481,7 @@ def ended(folder: Path, outcome: Outcome) -> Reply:
         number = next((n for n, _ in fates.in_doubt(folder)), 1)
         lines += [f"If that cannot tell either, find out, and add: --decided {number}=done|not-done --because TEXT"]
     lines += [f"Why: {why}" for why in records.reasons(folder)]
+    lines += [f"Mind: {note}" for note in records.disorder(folder)]
     if (last := archive().ahead()) is not None:
         lines += [f"The clock went back: `last` means {last.name}, which is still to come. Name runs by their ids."]
     lines += [f"BREAK GLASS: approved by one person alone: {found['break_glass']}"] if found["break_glass"] else []

@@ -56,6 +56,7 @@ def _warnings(one: Record) -> Iterator[str]:
         yield f"This record is not as it was sealed: {one.trouble}"
     if one.edited:
         yield f"This notebook was run by hand, and differs from its runbook in {one.edited}."
+    yield from (f"By hand, {note.replace('`', '')}." for note in one.disorder)
     if one.head["parameters"].get("unmask"):
         yield "This run was told to show e-mail addresses in full: mind to whom you give this page."
 

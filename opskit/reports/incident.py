@@ -103,6 +103,11 @@ class Record:
         """The cells in which it differs from the committed runbook, where somebody ran it by hand."""
         return ", ".join(archive.edited(self.folder))
 
+    @property
+    def disorder(self) -> list[str]:
+        """In what its notebook, read from top to bottom, does not show what happened."""
+        return archive.disorder(self.folder)
+
     def told(self, kind: str) -> list[Event]:
         """Its own events of one kind."""
         return [event for event in self.events if event["event"] == kind]

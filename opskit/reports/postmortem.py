@@ -60,6 +60,7 @@ def alarms(incident: Incident) -> Iterator[str]:
             yield f"Record #{one.number} is not as it was sealed: {one.trouble}."
         if one.edited:
             yield f"Record #{one.number} was run by hand, and differs from its runbook in {one.edited}."
+        yield from (f"Of record #{one.number}, run by hand: {note.replace('`', '')}." for note in one.disorder)
 
 
 def _link(pattern: str, one: Record) -> str:
