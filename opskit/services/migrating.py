@@ -7,6 +7,7 @@ CLI writes it, last, and in the transaction of the last statements where they ha
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from itertools import groupby
@@ -174,12 +175,50 @@ def _has_ledger(session: Session) -> bool:
     )
 
 
+KEPT_ROWS = """
+    select exists (select from pg_class c where c.relname = %(relname)s
+                   and c.relnamespace = (select oid from pg_namespace where nspname = %(schema)s)) as kept
+"""
+
+
+class KeepRows(Change):
+    name = "migrations.keep_rows"
+    title = "Keep what {table} holds: {rows} rows, into {kept}"
+    right = RIGHT
+    in_database = True
+    final = "the copy stays until people drop it"
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return {"kept": _is_kept(services.database, of["kept"])}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["kept"])
+
+    def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
+        schema = of["kept"].partition(".")[0]
+        with services.database.session(of["patience"]) as session:
+            begin_as(session, services.migrations.owner, 3, of["patience"])
+            session.execute("set row_security = off")
+            session.execute(f"create schema if not exists {schema}")
+            session.execute(f"create table {of['kept']} as {of['query']}")
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        schema = of["kept"].partition(".")[0]
+        made = shlex.quote(f"create table {of['kept']} as {of['query']}")
+        return f'psql "$DATABASE_URL" -c "create schema if not exists {schema}" -c {made}'
+
+
+def _is_kept(database: Database, kept: str) -> bool:
+    schema, _, table = kept.partition(".")
+    return bool(database.rows(KEPT_ROWS, schema=schema, relname=table.strip('"'))[0]["kept"])
+
+
 class Reverse(Change):
     name = "migrations.reverse"
     title = "Take back {version}_{name}: {steps}, and its row in the ledger"
     right = RIGHT
     in_database = True
-    final = "apply the migration again, once the app knows it"
+    final = "apply the migration again, once the app knows it; what was kept is in its table"
 
     def look(self, services: Any, of: Arguments) -> Any:
         return {"in_ledger": kept(services.database, of["version"])}
@@ -188,15 +227,28 @@ class Reverse(Change):
         return not now["in_ledger"]
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
+        if missing := [one["kept"] for one in of["lost"] if not _is_kept(services.database, one["kept"])]:
+            raise Refused(f"what would be lost was not kept in {', '.join(missing)}; not taken back.")
         with services.database.transaction() as cursor:
             _become(cursor, services.migrations.owner, of["lock_timeout"])
+            for one in of["lost"]:
+                _complete(cursor, one)
             for sql in of["sql"]:
                 cursor.execute(sql)
             cursor.execute("delete from supabase_migrations.schema_migrations where version = %(version)s", of)
 
     def by_hand(self, of: Arguments, before: Any) -> str:
         repair = f"supabase migration repair --linked --status reverted {of['version']}"
-        return f'psql "$DATABASE_URL" -1 -c "{"; ".join(of["sql"])}" && {repair}'
+        return f'psql "$DATABASE_URL" -1 -c {shlex.quote("; ".join(of["sql"]))} && {repair}'
+
+
+def _complete(cursor: Any, one: dict[str, str]) -> None:
+    """Keep what was written since, too, while nobody can write more."""
+    cursor.execute(f"lock table {one['table']} in share row exclusive mode")
+    cursor.execute(
+        f"insert into {one['kept']} select now.* from ({one['query']}) now "  # noqa: S608  # parsed names
+        f"where not exists (select from {one['kept']} k where k::text = now::text)"
+    )
 
 
 class Renumber(Change):

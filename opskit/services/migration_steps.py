@@ -117,3 +117,26 @@ class MendFile(Change):
 
     def by_hand(self, of: Arguments, before: Any) -> str:
         return f'psql "$SCRATCH_DATABASE_URL" -1 -f {of["path"]}'
+
+
+class Restore(Change):
+    name = "migrations.restore"
+    title = (
+        "By hand, with the CTO's word: restore the project to {at} UTC; what was written in the {loses} since is lost"
+    )
+    manual = True
+    in_database = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return {"in_ledger": migrating.kept(services.database, of["version"])}
+
+    def done(self, now: Any, before: Any) -> bool:
+        return not now["in_ledger"]
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        keep = 'pg_dump "$DATABASE_URL" -Fc -f failed.dump'  # what is there now, before it is gone
+        if of["any"]:
+            return f"{keep} && supabase backups restore --project-ref {of['project']} -t {of['unix']}"
+        return (
+            f"{keep} && supabase backups list --project-ref {of['project']}  # then restore that one in the dashboard"
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ import pandas as pd
 from opskit.actions import Action
 from opskit.database import Database
 from opskit.errors import BadInput
-from opskit.services import access, backfill, catalog, hazards, migrating, offenders, rehearsal, statements
+from opskit.services import access, backfill, catalog, hazards, migrating, offenders, rehearsal, reversal, statements
 from opskit.services import migration_steps as steps
 from opskit.services.backfill import Filling
 from opskit.services.rehearsal import Rehearsal, Replay
+from opskit.services.reversal import Lost, Reverse
 from opskit.services.statements import File
+from opskit.services.supabase import RestorePoint
 
 NAME = re.compile(r"([0-9]+)_(.*)\.sql")
 DIGITS = 14  # of a version that sorts as a time
@@ -231,11 +233,32 @@ class Migrations:
         of = {"batch": batch, "lock_timeout": lock_timeout, "statement_timeout": statement_timeout}
         return backfill.planned(self.database, filling, of)
 
-    def reverse(self, file: File, steps: Sequence[Any], lock_timeout: float) -> Action:
-        """Take an applied file back, where nothing is lost by that."""
-        sql = [step.sql for step in steps if step.sql]
-        of = {"version": file.version, "name": file.name, "sql": sql, "lock_timeout": lock_timeout}
-        return migrating.Reverse().plan({**of, "steps": "; ".join(sql)}, {"in_ledger": True})
+    def keep_rows(self, file: File, lost: Lost, patience: float = 3600) -> Action:
+        """Copy what taking a file back would destroy into a table that only its owner reads."""
+        query = self._query(lost)
+        rows = self.database.rows(f"select count(*)::int as n from ({query}) lost")[0]["n"]  # noqa: S608  # parsed names
+        table = ".".join(part for part in (lost.table, lost.column) if part).replace('"', "")
+        of = {"table": table, "kept": reversal.kept_as(file.version, lost), "query": query, "patience": patience}
+        return migrating.KeepRows().plan(of, {"kept": False}, rows=f"{rows:,}")
+
+    def reverse(self, file: File, steps: Sequence[Reverse], lock_timeout: float, kept: Sequence[Action] = ()) -> Action:
+        """Take an applied file back. What is lost by that has to be `kept` first, and agreed to by name."""
+        sql, lost = [step.sql for step in steps if step.sql], reversal.lost(steps)
+        gone = [
+            {"table": one.table, "kept": reversal.kept_as(file.version, one), "query": self._query(one)} for one in lost
+        ]
+        of = {"version": file.version, "name": file.name, "sql": sql, "lock_timeout": lock_timeout, "lost": gone}
+        found = migrating.Reverse().plan(of, {"in_ledger": True}, bool(gone), steps="; ".join(sql))
+        return replace(found, after=[action.id for action in kept])
+
+    def restore(self, file: File, point: RestorePoint) -> Action:
+        """Have people restore the whole project to a moment before a file was applied."""
+        at, loses = point.at.isoformat(timespec="minutes"), str(point.loses).split(".")[0]
+        of = {"version": file.version, "project": self.project, "unix": int(point.at.timestamp()), "any": point.any}
+        return steps.Restore().plan(of, {"in_ledger": True}, at=at, loses=loses)
+
+    def _query(self, lost: Lost) -> str:
+        return reversal.rows_of(lost, self.database.rows(reversal.KEY, table=lost.table)[0]["columns"] or "")
 
     def renumber(self, old: str, new: str) -> Action:
         """Call an applied migration what its file is called now."""

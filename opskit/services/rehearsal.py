@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pandas as pd
 from opskit import actions
 from opskit.database import Database, Session
 from opskit.errors import CannotTell, ServiceError
-from opskit.services import access, catalog, scratch
+from opskit.services import access, catalog, checkpoints, scratch
 from opskit.services.catalog import Catalog
 from opskit.services.checkpoints import Checkpoints, chain
 from opskit.services.statements import File, Statement, split
@@ -34,13 +34,12 @@ ROLES = """
 """
 MAJOR = "select current_setting('server_version_num')::int / 10000 as major"
 LOCKS = """
-    select n.nspname || '.' || c.relname as name, l.mode
-    from pg_locks l join pg_class c on c.oid = l.relation join pg_namespace n on n.oid = c.relnamespace
-    where l.pid = pg_backend_pid() and l.granted and l.locktype = 'relation' and l.mode = any(%(modes)s)
-      and c.relkind in ('r', 'p', 'm') and n.nspname || '.' || c.relname = any(%(known)s)
+    select relation::int8 as relation, mode from pg_locks
+    where pid = pg_backend_pid() and granted and locktype = 'relation' and mode = any(%(modes)s)
 """
 TABLES = """
-    select n.nspname || '.' || c.relname as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    select c.oid::int8 as relation, n.nspname || '.' || c.relname as name
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where c.relkind in ('r', 'p', 'm') and n.nspname !~ '^(pg_|information_schema)'
 """
 MODES = (  # weakest first
@@ -79,7 +78,7 @@ class Rehearsal:
 class Facts:
     """What is known of a scratch database, by what was done there."""
 
-    known: list[str] = field(default_factory=list)  # tables that the target has: a lock on another hurts nobody
+    known: dict[str, str] = field(default_factory=dict)  # the target's tables by oid: a lock on another hurts nobody
     before: list[list[Any]] = field(default_factory=list)  # who may do what in the base
     tried: list[list[Any]] = field(default_factory=list)
     locks: list[list[Any]] = field(default_factory=list)
@@ -109,17 +108,17 @@ class Stage:
         self._open.close()
         self._session = None
 
-    def keep(self, checkpoints: Checkpoints, link: str, facts: Facts) -> None:
+    def keep(self, copies: Checkpoints, link: str, facts: Facts) -> None:
         """Have it copied as it is."""
         self.close()
-        checkpoints.keep(SCRATCH, link, asdict(facts))
+        copies.keep(SCRATCH, link, vars(facts))
 
     def found(self, copied: str) -> None:
         """What Supabase brings, and the target's own schema; or nothing, as in a new project."""
         self.session.execute(STANDINS.read_text(encoding="utf-8"))
         if copied:
             self.copy(copied)
-            self.facts.known = [row["name"] for row in self.session.execute(TABLES)]
+            self.facts.known = {str(row["relation"]): row["name"] for row in self.session.execute(TABLES)}
         else:
             self.be_empty()
         self.facts.before = access.matrix(self.session).to_numpy().tolist()
@@ -172,8 +171,10 @@ class Stage:
         self.session.execute(statement.text)
 
     def _held(self, file: File, statement: Statement) -> list[list[Any]]:
-        found = self.session.execute(LOCKS, known=self.facts.known, modes=list(BLOCKING)) if self.facts.known else []
-        return [[file.path.name, statement.line, statement.head, row["name"], row["mode"]] for row in found]
+        known = self.facts.known
+        found = self.session.execute(LOCKS, modes=list(BLOCKING)) if known else []
+        seen = [(known[key], row["mode"]) for row in found if (key := str(row["relation"])) in known]
+        return [[file.path.name, statement.line, statement.head, table, mode] for table, mode in seen]
 
     def salvage(self, file: File) -> None:
         """What of a failing file works, statement by statement, so that later files find it."""
@@ -201,26 +202,27 @@ def played(target: Database, owner: str, copied: str, files: Sequence[File]) -> 
     roles = target.rows(ROLES)
     binaries = scratch.choose(target.rows(MAJOR)[0]["major"])
     provided = STANDINS.read_text(encoding="utf-8")
-    name = actions.digest([str(binaries.folder), roles, provided])[7:23]
-    with scratch.lasting(binaries, name) as server, server.open("postgres").session(0) as first:
+    ours = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (access, checkpoints)]
+    name = actions.digest([str(binaries.folder), roles, provided, *ours, Path(__file__).read_text(encoding="utf-8")])
+    with scratch.lasting(binaries, name[7:23]) as server, server.open("postgres").session(0) as first:
         known = {row["name"] for row in first.execute("select rolname as name from pg_roles")}
         for role in roles:
             if role["name"] not in known:
                 first.execute(_role(role))
-        checkpoints, links = Checkpoints(first, server.home), chain([owner, copied, provided], files)
-        earlier, noted = checkpoints.latest(links)
-        checkpoints.begin(SCRATCH, owner, links[earlier] if noted else "template1")
+        copies, links = Checkpoints(first, server.home), chain([owner, copied, provided], files)
+        earlier, noted = copies.latest(links)
+        copies.begin(SCRATCH, owner, links[earlier] if noted else "template1")
         with closing(Stage(server.open(SCRATCH), owner, Facts(**noted) if noted else Facts())) as stage:
             if not noted:
                 stage.found(copied)
-                stage.keep(checkpoints, links[0], stage.facts)
+                stage.keep(copies, links[0], stage.facts)
             stage.earlier = max(earlier, 0)
-            _play(stage, files, links, checkpoints)
+            _play(stage, files, links, copies)
             yield stage
-        server.keep = server.keep and checkpoints.sound
+        server.keep = server.keep and copies.sound
 
 
-def _play(stage: Stage, files: Sequence[File], links: Sequence[str], checkpoints: Checkpoints) -> None:
+def _play(stage: Stage, files: Sequence[File], links: Sequence[str], copies: Checkpoints) -> None:
     """Try the files that were not tried earlier, and keep what is worth beginning with the next time."""
     whole = True  # every file before has passed
     for number, file in enumerate(files[stage.earlier :], stage.earlier + 1):
@@ -228,12 +230,12 @@ def _play(stage: Stage, files: Sequence[File], links: Sequence[str], checkpoints
         so_far = replace(facts, tried=list(facts.tried), locks=list(facts.locks))
         passed = _try(stage, file)
         if whole and not passed and file.together:
-            stage.keep(checkpoints, links[number - 1], so_far)
+            stage.keep(copies, links[number - 1], so_far)
         if not passed:
             stage.salvage(file)
         whole = whole and passed
-        if whole and (number == len(files) or checkpoints.due()):
-            stage.keep(checkpoints, links[number], stage.facts)
+        if whole and (number == len(files) or copies.due()):
+            stage.keep(copies, links[number], stage.facts)
 
 
 def _role(role: dict[str, object]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,6 +28,20 @@ MIGRATING = {  # what goes wrong with migrations, by SQLSTATE
     "23503": "foreign key", "42P07": "exists already", "42701": "exists already", "42710": "exists already",
     "42P17": "policy recursion", "25001": "needs no transaction",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RestorePoint:
+    """A state that can be had back, as of `now`."""
+
+    at: datetime
+    now: datetime
+    any: bool  # any moment can be: this one was chosen
+
+    @property
+    def loses(self) -> timedelta:
+        """How long a time's writes are lost by it."""
+        return self.now - self.at
 
 
 @documented
@@ -55,6 +70,19 @@ class Supabase:
             "newest": moments[-1] if moments else None,
             "back_to": moments[0] if moments else None,
         }
+
+    def restore_point(self, before: datetime) -> RestorePoint | None:
+        """The latest state before a moment that can be had back; None: there is none."""
+        found = self.http.read(f"/v1/projects/{self.project}/database/backups").body
+        span, now = found.get("physical_backup_data") or {}, datetime.now(UTC)
+        if found["pitr_enabled"] and span:
+            first, last = (
+                datetime.fromtimestamp(span[f"{end}_physical_backup_date_unix"], UTC) for end in ("earliest", "latest")
+            )
+            return RestorePoint(min(before, last), now, any=True) if before > first else None
+        kept = (datetime.fromisoformat(b["inserted_at"]) for b in found["backups"] if b["status"] == "COMPLETED")
+        earlier = [at.astimezone(UTC) for at in kept if at < before]
+        return RestorePoint(max(earlier), now, any=False) if earlier else None
 
     def failures(self, since: datetime) -> pd.DataFrame:
         """What the database refused that migrations run into, newest first: at, sqlstate, kind, message.

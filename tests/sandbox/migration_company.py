@@ -35,6 +35,14 @@ REPAIRS = {  # what a tool does, as the owner of the tables, after people have d
         "create index concurrently documents_recent on documents (user_id, updated_at desc)",
     ],
     "migrations-long-backfill": ["update documents set slug = left(md5(id::text), 12) where slug is null"],
+    "migrations-rollback-that-destroys": [
+        "create schema opskit_kept",
+        "create table opskit_kept.v20251103090000_document_snapshots_summary as "
+        "select id, summary from document_snapshots where summary is not null",
+        "alter table document_snapshots rename column body to payload",
+        "alter table document_snapshots drop column summary",
+        "delete from supabase_migrations.schema_migrations where version = '20251103090000'",
+    ],
     "migrations-rollback-needed": [
         "alter table document_snapshots rename column body to payload",
         "delete from supabase_migrations.schema_migrations where version = '20251103090000'",
