@@ -320,9 +320,15 @@ def summary(folder: Path) -> dict[str, Any]:
     }
 
 
+def answers(events: list[journal.Event]) -> list[journal.Event]:
+    """What each check answered last, since the run was last begun: a person asks again, and begins again."""
+    begun = max((at for at, event in enumerate(events) if event["event"] == "run.begun"), default=0)
+    return list({e["name"]: e for e in events[begun:] if e["event"] == "check"}.values())
+
+
 def _named(events: list[journal.Event]) -> list[str]:
     """The causes that checks had named when a run ended before its plan."""
-    told = (e.get("cause") for e in events if e["event"] == "check" and e.get("answer") == Answer.NO)
+    told = (e.get("cause") for e in answers(events) if e.get("answer") == Answer.NO)
     return list(dict.fromkeys(str(cause) for cause in told if cause))
 
 
@@ -389,8 +395,8 @@ def disorder(folder: Path) -> list[str]:
 
 def open_questions(folder: Path) -> list[str]:
     """The questions that a run could not answer, with the reason."""
-    last = {e["name"]: e for e in journal.read(folder / record.JOURNAL) if e["event"] == "check"}
-    return [f"{e['question']}? {e['because']}" for e in last.values() if e["answer"] == "unknown" and e["required"]]
+    last = answers(list(journal.read(folder / record.JOURNAL)))
+    return [f"{e['question']}? {e['because']}" for e in last if e["answer"] == "unknown" and e["required"]]
 
 
 def planned(folder: Path) -> list[str]:

@@ -136,6 +136,14 @@ def test_only_the_last_session_counts() -> None:
     assert order.notes(cells(1, 2), ran((1, 1), (2, 0)) + ran((1, 0), (2, 1))) == []
 
 
+def test_the_last_answer_since_the_last_beginning_counts() -> None:
+    begun = {"event": "run.begun"}
+    asked = [{"event": "check", "name": name, "answer": answer} for name, answer in
+             (("a", "no"), ("b", "unknown"), ("a", "no"), ("c", "no"), ("a", "yes"))]  # fmt: skip
+    found = archive.answers([begun, *asked[:2], begun, *asked[2:]])
+    assert [(one["name"], one["answer"]) for one in found] == [("a", "yes"), ("c", "no")]
+
+
 # What is saved.
 
 

@@ -95,7 +95,7 @@ def show(run: str) -> Reply:
     """One run: its head, its checks, its actions, and where its record is."""
     folder = archive().find(run)
     events = list(journal.read(folder / record.JOURNAL))
-    answers = [e for e in events if e["event"] == "check"]
+    answers = records.answers(events)
     results = [e for e in events if e["event"] == "action.ended"]
     undone = {e["action"]: e for e in events if e["event"] == "undo.ended"}
     approved = records.approved(folder) is not None

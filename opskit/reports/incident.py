@@ -122,12 +122,12 @@ class Record:
         return found
 
     def checks(self) -> Iterator[tuple[str, Event]]:
-        """Every check, with the id of the cell that asked it."""
-        cell = ""
+        """Every check as it was last answered, with the id of the cell that asked it."""
+        cell, last = "", archive.answers(self.events)
         for event in self.events:
             if event["event"] == "cell.started":
                 cell = event.get("cell", "")
-            elif event["event"] == "check":
+            elif event in last:
                 yield cell, event
 
 
