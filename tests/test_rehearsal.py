@@ -84,6 +84,29 @@ def test_a_missing_extension_is_not_the_files_fault(target: Database, tmp_path: 
     assert list(rehearse(target, tmp_path, *texts).tried.verdict) == ["could not rehearse"] * 2 + ["passes"]
 
 
+def test_what_nearly_every_project_uses_is_there_or_stands_in(target: Database, tmp_path: Path) -> None:
+    found = rehearse(
+        target,
+        tmp_path,
+        'create extension if not exists "uuid-ossp" with schema extensions;\ncreate extension pgcrypto;\n'
+        "create extension citext;\ncreate extension pg_trgm with schema extensions;",
+        "create table tags (id uuid primary key default extensions.uuid_generate_v4(), name citext unique not null,\n"
+        "  token text default encode(gen_random_bytes(20), 'hex'), user_id uuid);\n"
+        "insert into tags (name, token) values ('a', crypt('word', gen_salt('bf', 8)));\n"
+        "select digest('a', 'sha256'), hmac('a', 'b', 'sha1'), pgp_sym_decrypt(pgp_sym_encrypt('a', 'k'), 'k');",
+        "create index on documents using gin (title extensions.gin_trgm_ops);\n"
+        "create index on documents using gist (title extensions.gist_trgm_ops);\n"
+        "select extensions.similarity('a', 'b'), 'a' operator(extensions.%) 'b', 'a' operator(extensions.<->) 'b';",
+        "insert into tags (name, user_id) values ('b', extensions.uuid_generate_v5(extensions.uuid_ns_url(), 'x'));\n"
+        "create index on tags using gin (token extensions.gin_trgm_ops);",
+    )
+    assert list(found.tried.verdict) == ["passes"] * 3 + ["could not rehearse"], found.tried
+    assert found.tried.sqlstate.iloc[-1] == "0A000"
+    assert [note.split()[0] for note in found.notes] == ["citext", "pg_trgm", "pgcrypto", "uuid-ossp"]
+    taken = access.changed(found.before, found.after)
+    assert set(taken.table) <= {"tags"}  # an index that takes no row here closes nothing to its owner
+
+
 def test_the_owner_is_no_superuser_there_either(target: Database, tmp_path: Path) -> None:
     assert list(rehearse(target, tmp_path, "alter table auth.users add column x int;").tried.sqlstate) == ["42501"]
 

@@ -202,8 +202,10 @@ def played(target: Database, owner: str, copied: str, files: Sequence[File]) -> 
     roles = target.rows(ROLES)
     binaries = scratch.choose(target.rows(MAJOR)[0]["major"])
     provided = STANDINS.read_text(encoding="utf-8")
-    ours = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (access, checkpoints)]
-    name = actions.digest([str(binaries.folder), roles, provided, *ours, Path(__file__).read_text(encoding="utf-8")])
+    ours = [Path(__file__), *(Path(str(module.__file__)) for module in (access, checkpoints))]
+    ours += sorted(scratch.STANDINS.glob("*/*"))
+    texts = [path.read_text(encoding="utf-8") for path in ours]
+    name = actions.digest([str(binaries.folder), roles, provided, *texts])
     with scratch.lasting(binaries, name[7:23]) as server, server.open("postgres").session(0) as first:
         known = {row["name"] for row in first.execute("select rolname as name from pg_roles")}
         for role in roles:
@@ -263,7 +265,14 @@ def rehearse(target: Database, owner: str, files: Sequence[File], base: str) -> 
         after = access.matrix(stage.session) if files else before
         taken = pd.DataFrame(facts.locks, columns=["file", "line", "statement", "table", "mode"])
         tried = pd.DataFrame(facts.tried, columns=TRIED)
-        return Rehearsal(tried, _first_taken(taken), before, after, facts.notes + _other(target, stage), stage.earlier)
+        notes = facts.notes + _other(target, stage) + _stood_in(stage)
+        return Rehearsal(tried, _first_taken(taken), before, after, notes, stage.earlier)
+
+
+def _stood_in(stage: Stage) -> list[str]:
+    """Extensions that are not here, and of which only names and signatures are."""
+    found = stage.session.execute("select extname as name from pg_extension where extversion = 'standin' order by 1")
+    return [f"{row['name']} is a stand-in here: its names and signatures, not its values" for row in found]
 
 
 def _other(target: Database, stage: Stage) -> list[str]:

@@ -43,6 +43,8 @@ SETTINGS = {
     "max_wal_senders": "0",
     "timezone": "UTC",
 }
+STANDINS = Path(__file__).with_name("standins")  # for extensions that are not installed
+OWN_EXTENSIONS = 18  # the first version that looks for extensions in a folder of ours, too
 STARTS = 20.0  # seconds
 LONGEST = 80  # characters of a path in which a socket may lie
 KEPT = ".scratch"  # beside the sandboxes
@@ -224,7 +226,10 @@ def _start(binaries: Binaries, home: Path) -> subprocess.Popen[bytes]:
     if not _is_whole(home):
         _make(binaries, home)
     command = [*_prefix(), str(binaries.folder / "postgres"), "-D", str(data), "-c", f"unix_socket_directories={home}"]
-    command += [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
+    settings = SETTINGS
+    if binaries.major >= OWN_EXTENSIONS:
+        settings = SETTINGS | {"extension_control_path": f"$system:{_provided(home)}"}
+    command += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     with log.open("ab") as said:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True, **_identity()
@@ -236,6 +241,15 @@ def _start(binaries: Binaries, home: Path) -> subprocess.Popen[bytes]:
         time.sleep(0.02)
     process.kill()
     raise CannotTell(f"could not rehearse: PostgreSQL did not start: {log.read_text(errors='replace')[-300:]}")
+
+
+def _provided(home: Path) -> Path:
+    """Where the server finds what stands in for extensions: it may not be let into ours."""
+    place = home / "standins"
+    shutil.copytree(STANDINS, place, dirs_exist_ok=True)
+    for path in [place, *place.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return place
 
 
 def _make(binaries: Binaries, home: Path) -> None:
