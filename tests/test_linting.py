@@ -8,11 +8,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from support import REPOSITORY, Opskit, data
 
-from opskit.linting import shell, tools
+from opskit.linting import endpoints, shell, tools
 from opskit.linting.cells import METADATA
+from opskit.sandbox import Sandbox
 
 ROTTEN = sorted((REPOSITORY / "tests" / "rotten").glob("*.txt"))
 CELL = re.compile(r"^%% (\S+) (\w+) ?(\w*)\n", re.MULTILINE)
@@ -104,3 +106,18 @@ def test_the_record_of_tools_says_when_and_of_what() -> None:
     known = tools.recorded()
     assert {"stripe", "supabase", "vercel", "psql", "curl", "git", "gh"} <= set(known)
     assert all(re.fullmatch(r"20\d\d-\d\d-\d\d", tool.recorded) and tool.version != "?" for tool in known.values())
+
+
+@pytest.mark.parametrize("vendor", ["stripe", "vercel", "supabase", "sentry", "app"])
+def test_the_sandbox_serves_every_endpoint_that_a_runbook_may_name(vendor: str, standing: Sandbox) -> None:
+    address = standing.facts["addresses"][vendor]
+    for endpoint in endpoints.BY_VENDOR[vendor]:
+        served = _says(address, endpoint.method, endpoint.path) != _says(address, endpoint.method, "/no/such/thing/")
+        assert served is (endpoint.gone is None or vendor == "sentry"), f"{endpoint.method} {endpoint.path}"
+
+
+def _says(address: str, method: str, path: str) -> tuple[int, str]:
+    """What nobody in particular is told there; without a login nothing is done."""
+    path = re.sub(r"\{\w+\}", "x", path)
+    answer = httpx.request(method, f"{address}{path}")
+    return answer.status_code, answer.text.replace(path, "")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opskit.database import Database
-from opskit.linting import links, sql, structure, tools
+from opskit.linting import endpoints, links, sql, structure, tools
 from opskit.linting.findings import Finding
 from opskit.linting.pages import Page
 from opskit.linting.schema import Schema
@@ -28,6 +28,7 @@ class Reality:
 def lint(page: Page, reality: Reality) -> list[Finding]:
     """What is wrong with it, in the order of its lines."""
     found = [*links.check(page, reality.root), *tools.check(page, reality.tools)]
+    found += endpoints.check(page)
     found += sql.check(page, reality.database, reality.schema)
     if page.notebook:
         found += structure.check(page, reality.rehearsed.get(page.path.stem, ()))
