@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ENDPOINT, PARAMETERS, SMALL, Opskit, data, events, keep, script, wrong
+from support import ENDPOINT, PARAMETERS, RUNBOOK, SMALL, Opskit, data, events, keep, script, wrong
 
 from opskit import archive, environment
 from opskit.outcome import Outcome
@@ -128,9 +128,34 @@ def test_an_investigation_from_the_index_to_a_mended_endpoint(
     assert [event["cells"] for event in events(closed, "edited")] == [["cell-1"]]
     (disorder,) = events(closed, "disorder")
     assert "run out of order: `cell-2`" in disorder["notes"]
+    assert any("more than once" in note and "`cell-1`" in note for note in disorder["notes"])
     verified = data(opskit("verify", "--json"))
     assert (verified["wrong"], verified["unsealed"]) == ([], 0)
     assert not copy.exists()  # its record has everything
+
+
+@pytest.mark.deep
+def test_a_whole_runbook_from_top_to_bottom_heals_the_company(
+    firm: Sandbox, outputs: Path, tmp_path: Path, page: Any, surroundings: dict[str, str]
+) -> None:
+    truth = firm.break_with("endpoint-disabled")
+    given = [word for pair in truth["parameters"].items() for word in ("-p", *pair)]
+    with browsing.serving(tmp_path / "log", surroundings, RUNBOOK, *given, "--environment", firm.name) as address:
+        page.goto(address)
+        ana = browsing.Person(page, copy := copy_in(outputs))
+        ana.arrives()
+        ana.runs_all_above("resolution-apply")
+        ana.starts("resolution-apply")
+        asked = page.get_by_text("To do that: save the notebook").inner_text()
+        ana.saves()
+        ana.answers(asked.split("then type: ")[1].splitlines()[0])
+        ana.waits(3 * browsing.PATIENCE)
+        assert "done and verified" in ana.reads()
+    closed = archive.Archive(outputs).find(copy.parent.name)
+    assert (events(closed, "edited"), wrong(closed)) == ([], ())
+    (disorder,) = events(closed, "disorder")
+    assert [note.split(":")[0] for note in disorder["notes"]] == ["not run"]  # what comes after the apply
+    assert all(one["ok"] for one in firm.healed())
 
 
 @pytest.mark.deep

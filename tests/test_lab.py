@@ -17,7 +17,7 @@ import pytest
 import yaml
 from support import BEGIN, ENABLE, ENDPOINT, SMALL, Opskit, data, events, keep, wrong
 
-from opskit import archive, environment
+from opskit import archive, environment, provenance
 from opskit.adopt import _sources
 from opskit.commands.lab import investigate
 from opskit.errors import BadInput, Refused
@@ -64,13 +64,31 @@ def test_a_copy_lies_apart_from_runbooks_and_records(copy: Path, repository: Pat
     assert [run.name for run in copies.still_open(outputs)] == [copy.parent.name]
 
 
-@pytest.mark.parametrize("place", ["../../etc/passwd", "INC-1/other/notebook.ipynb", "/etc/passwd", 7])
+@pytest.mark.parametrize(
+    "place",
+    ["../../etc/passwd", "INC-1/other/notebook.ipynb", "/etc/passwd", 7, "lab/small.ipynb", "lab/../small.ipynb"],
+)
 def test_a_head_that_names_another_file_as_its_copy_names_none(copy: Path, outputs: Path, place: Any) -> None:
     folder = copies.record_of(copy, outputs)
     assert folder
     head = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(head | {copies.KEY: place}))
     assert copies.copy_of(folder, outputs) is None
+    (folder / "manifest.json").write_text("{}")
+    copies.tidy(outputs)
+    assert copy.exists()
+
+
+def test_whatever_lies_beside_a_copy_is_cleaned_as_it_is(copy: Path, outputs: Path, standing: Sandbox) -> None:
+    from opskit.lab import server  # noqa: PLC0415  # JupyterLab takes its time
+
+    lab = server.Lab(provenance.find_root(), outputs, outputs, {}, (), investigate)
+    secret = environment.resolve(environment.load(standing.name, lab.root), "read")["stripe"]
+    run = copy.parent.name
+    for path in (f"{run}/small.ipynb", f"{run}/Untitled.ipynb", f"{run}/more/notes.txt"):
+        assert lab.redactor(path).text(f"is it {secret}?") == "is it [secret stripe read]?"
+    for path in ("", "notes.txt", "[a-z]*/notes.txt", "no-such-run/x.ipynb"):
+        assert lab.redactor(path).text("nothing known") == "nothing known"
 
 
 @pytest.mark.parametrize(

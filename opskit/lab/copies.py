@@ -10,6 +10,7 @@ import ast
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from opskit.environment import Environment
 
 FOLDER = "lab"
 KEY = "copy"  # of a record's head: where the copy lies, from the archive
+DEEP = 3  # parts of such a place
 
 
 def make(runbook: str, root: Path, outputs: Path, checked: Mapping[str, Any], given: Mapping[str, Any],
          target: Environment) -> Path:  # fmt: skip
     """Begin an investigation; answers its copy. `checked` are the parameters as validated, `given` as they came."""
     about = provenance.describe(runbook, root, checked)
-    about |= {"retention_days": target.retention_days, KEY: f"{FOLDER}/{about['run']}/{runbook}.ipynb"}
+    about |= {"retention_days": target.retention_days, KEY: place_of(about["run"], runbook)}
     notebook = json.loads((root / "notebooks" / f"{runbook}.ipynb").read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
@@ -55,19 +57,28 @@ def _spelled(value: Any) -> str:
 
 
 def copy_of(folder: Path, outputs: Path) -> Path | None:
-    """The working copy of an investigation; None where a run is none."""
-    place = archive.about(folder).get(KEY)
-    return outputs / place if isinstance(place, str) and _is_inside(outputs / place, outputs / FOLDER) else None
+    """The working copy of an investigation; None where a run is none, or its head names another file."""
+    about = archive.about(folder)
+    place = place_of(folder.name, str(about["runbook"]))
+    return outputs / place if about.get(KEY) == place and len(Path(place).parts) == DEEP else None
 
 
-def _is_inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+def place_of(run: str, runbook: str) -> str:
+    return f"{FOLDER}/{run}/{runbook}.ipynb"
+
+
+def record_beside(path: Path, outputs: Path) -> Path | None:
+    """The record of the investigation in whose folder something lies, or would; None where there is none."""
+    if not path.is_relative_to(outputs / FOLDER) or path == outputs / FOLDER:
+        return None
+    run = path.relative_to(outputs / FOLDER).parts[0]
+    return next((found.parent for found in sorted(outputs.glob(f"*/{escape(run)}/run.json"))), None)
 
 
 def record_of(copy: Path, outputs: Path) -> Path | None:
     """The record's folder of a working copy; None where it is none, or its record is gone."""
-    found = sorted(outputs.glob(f"*/{copy.parent.name}/run.json"))
-    return found[0].parent if found and copy_of(found[0].parent, outputs) == copy else None
+    folder = record_beside(copy, outputs)
+    return folder if folder and copy_of(folder, outputs) == copy else None
 
 
 def still_open(outputs: Path) -> Iterator[Path]:

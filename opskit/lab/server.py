@@ -62,7 +62,7 @@ class Lab:
 
     def redactor(self, path: str = "") -> Redactor:
         """Of every secret that may show in what is saved at `path`, below the folder of copies."""
-        folder = copies.record_of(self.copies / path, self.outputs) if path else None
+        folder = copies.record_beside(self.copies / path, self.outputs)
         if folder is None:
             return redactor(*self.known)
         target = environment.load(archive.about(folder)["environment"], self.root)
