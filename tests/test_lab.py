@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import nbformat
 import pytest
 import yaml
-from support import BEGIN, ENABLE, ENDPOINT, SMALL, Opskit, data, events, keep, wrong
+from support import BEGIN, ENABLE, ENDPOINT, REPOSITORY, SMALL, Opskit, data, events, keep, wrong
 
 from opskit import archive, environment, provenance
 from opskit.adopt import _sources
@@ -77,6 +78,19 @@ def test_a_head_that_names_another_file_as_its_copy_names_none(copy: Path, outpu
     (folder / "manifest.json").write_text("{}")
     copies.tidy(outputs)
     assert copy.exists()
+
+
+def test_what_runbooks_link_to_is_where_a_copys_links_lead(outputs: Path) -> None:
+    from opskit.lab import server  # noqa: PLC0415  # JupyterLab takes its time
+
+    lab = server.Lab(REPOSITORY, outputs, outputs, {}, (), investigate)
+    lab.copies.mkdir(parents=True)
+    for _ in range(2):  # also where they lie already
+        server._bring_documents(lab)
+    copy = lab.copies / "20260101T000000000-beef" / "small.ipynb"
+    for path in (REPOSITORY / "notebooks").glob("*.ipynb"):
+        for link in re.findall(r"\]\((\.\./[^)#]+)", path.read_text()):
+            assert (copy.parent.parent / link.removeprefix("../")).exists(), f"{path.name}: {link}"
 
 
 def test_whatever_lies_beside_a_copy_is_cleaned_as_it_is(copy: Path, outputs: Path, standing: Sandbox) -> None:

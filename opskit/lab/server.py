@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -39,6 +40,7 @@ class Lab:
     held: Mapping[str, str] = field(repr=False)  # variables that can change things: no kernel inherits them
     known: tuple[Mapping[str, Mapping[str, str]], ...] = field(repr=False)  # every secret that was in a variable
     begin: Callable[[str, dict[str, Any]], Path]  # an investigation, with these parameters; answers its copy
+    _redactors: dict[str, Redactor] = field(default_factory=dict, repr=False)  # by the environment's digest
 
     @property
     def copies(self) -> Path:
@@ -63,18 +65,13 @@ class Lab:
     def redactor(self, path: str = "") -> Redactor:
         """Of every secret that may show in what is saved at `path`, below the folder of copies."""
         folder = copies.record_beside(self.copies / path, self.outputs)
-        if folder is None:
-            return redactor(*self.known)
-        target = environment.load(archive.about(folder)["environment"], self.root)
-        return redactor(
-            *self.known, environment.standing(target), {"read": _reading(target.name, target.digest, self.root)}
-        )
-
-
-@lru_cache
-def _reading(name: str, digest: str, root: Path) -> dict[str, str]:
-    """A secret may come from a command that asks a person: that is not to happen at every save."""
-    return environment.resolve(environment.load(name, root), "read")
+        target = environment.load(archive.about(folder)["environment"], self.root) if folder else None
+        key = target.digest if target else ""
+        if key not in self._redactors:
+            # A secret may come from a command that asks a person: that is not to happen at every save.
+            own = (environment.standing(target), {"read": environment.resolve(target, "read")}) if target else ()
+            self._redactors[key] = redactor(*self.known, *own)
+        return self._redactors[key]
 
 
 class Kernels(AsyncMappingKernelManager):
@@ -92,6 +89,7 @@ class Kernels(AsyncMappingKernelManager):
 def serve(lab: Lab, copy: Path | None, port: int, browser: bool) -> None:
     """Serve JupyterLab until somebody ends it: on a copy, or on the index."""
     lab.copies.mkdir(parents=True, exist_ok=True)
+    _bring_documents(lab)
     start = f"/lab/tree/{quote(copy.relative_to(lab.copies).as_posix())}" if copy else index.URL
     app = LabApp.initialize_server(argv=list(_settings(lab, start, port, browser)), kernel_manager_class=Kernels)
     app.contents_manager.register_pre_save_hook(saving.keeper(lab.redactor))
@@ -100,6 +98,14 @@ def serve(lab: Lab, copy: Path | None, port: int, browser: bool) -> None:
     app.io_loop.add_callback(partial(_open_door, lab))
     app.start()
     _end(app.io_loop.asyncio_loop)
+
+
+def _bring_documents(lab: Lab) -> None:
+    """Put what the runbooks link to where the links of their copies lead."""
+    for page in lab.root.glob("*.md"):
+        shutil.copy(page, lab.copies)
+    if (lab.root / "docs").is_dir():
+        shutil.copytree(lab.root / "docs", lab.copies / "docs", dirs_exist_ok=True)
 
 
 def _end(loop: asyncio.AbstractEventLoop) -> None:
