@@ -83,7 +83,7 @@ class Service(BaseModel):
 
     @model_validator(mode="after")
     def no_secret_beside_its_source(self) -> Service:
-        if what := _secret_in(self.address):
+        if what := _secret_in(self.address) or _secret_in(str(self.part("direct") or "")):
             raise ValueError(f"the address holds {what}; name its source under `read` and `change` instead")
         for key in self.model_extra or {}:
             if SECRETIVE.search(key):

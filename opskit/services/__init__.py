@@ -71,12 +71,17 @@ def connect(environment: Environment, secrets: Secrets, name: str, rate: float |
     """Everything ready to be asked; nothing is asked yet. `name` is how the database will list us."""
     named = environment.services
     facts = environment.facts
-    database = Database(
-        named.database.address,
-        {access: getattr(credential, "user", None) for access, credential in _both(named.database).items()},
-        {access: found["database"] for access, found in secrets.items() if "database" in found},
-        name,
-    )
+
+    def database_at(address: str) -> Database:
+        return Database(
+            address,
+            {access: getattr(credential, "user", None) for access, credential in _both(named.database).items()},
+            {access: found["database"] for access, found in secrets.items() if "database" in found},
+            name,
+        )
+
+    database = database_at(named.database.address)
+    direct = named.database.part("direct")  # where the address is that of a pooler, which forgets what was SET
 
     def http(key: str, reads: tuple[Read, ...], pace: Pace | None = None) -> Http:
         bearer = {
@@ -116,7 +121,12 @@ def connect(environment: Environment, secrets: Secrets, name: str, rate: float |
         StatusPages({vendor: Http(f"{vendor} status page", url, status.READS) for vendor, url in named.status.items()}),
         models,
         Tasks(database, models, facts.ai_models, facts.ai_background_model),
-        Migrations(database, named.database.part("owner"), named.supabase.part("project") if named.supabase else None),
+        Migrations(
+            database_at(direct) if direct else database,
+            named.database.part("owner"),
+            named.supabase.part("project") if named.supabase else None,
+            database_at(direct or named.database.address),
+        ),
         Supabase(http("supabase", supabase.READS), named.supabase.part("project"))
         if named.supabase
         else absent("supabase"),

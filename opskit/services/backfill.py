@@ -274,7 +274,7 @@ class Fill(Change):
 
     def steps(self, services: Any, of: Arguments, before: Any, key: str, reached: Any) -> Iterator[Any]:
         told = {name: value for name, value in (reached or {}).items() if name != "said"}
-        with services.database.session(of["statement_timeout"] + 60.0) as session:
+        with services.migrations.database.session(of["statement_timeout"] + 60.0) as session:
             migrating.begin_as(session, services.migrations.owner, of["lock_timeout"], of["statement_timeout"])
             session.execute("set row_security = off")  # rows that are hidden are an error, not done
             for at in fill(session, _of(of), of["batch"], Reached(**told)):

@@ -79,7 +79,8 @@ class Apply(Change):
             raise Refused(f"{of['path']} is not the file that was planned; not applied.")
         only = of.get("statements")
         left = [s for s in file.statements if s.node is not None and (only is None or s.number in only)]
-        with services.database.session(of["statement_timeout"] + 60.0) as session:
+        with services.migrations.database.session(of["statement_timeout"] + 60.0) as session:
+            begin_as(session, services.migrations.owner, of["lock_timeout"], of["statement_timeout"])
             session.execute(LEDGER if not _has_ledger(session) else "select 1")
             send(session, services.migrations.owner, file, left, of)
 
@@ -196,7 +197,7 @@ class KeepRows(Change):
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         schema = of["kept"].partition(".")[0]
-        with services.database.session(of["patience"]) as session:
+        with services.migrations.database.session(of["patience"]) as session:
             begin_as(session, services.migrations.owner, 3, of["patience"])
             session.execute("set row_security = off")
             session.execute(f"create schema if not exists {schema}")
@@ -229,7 +230,7 @@ class Reverse(Change):
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         if missing := [one["kept"] for one in of["lost"] if not _is_kept(services.database, one["kept"])]:
             raise Refused(f"what would be lost was not kept in {', '.join(missing)}; not taken back.")
-        with services.database.transaction() as cursor:
+        with services.migrations.database.transaction() as cursor:
             _become(cursor, services.migrations.owner, of["lock_timeout"])
             for one in of["lost"]:
                 _complete(cursor, one)
@@ -275,7 +276,7 @@ class Renumber(Change):
 
 
 def _rename(services: Any, old: str, new: str) -> None:
-    with services.database.transaction() as cursor:
+    with services.migrations.database.transaction() as cursor:
         _become(cursor, services.migrations.owner, 3)
         cursor.execute("update supabase_migrations.schema_migrations set version = %s where version = %s", (new, old))
         if cursor.rowcount != 1:
@@ -303,7 +304,7 @@ class RebuildIndex(Change):
         return now["valid"] is True
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
-        with services.database.session(of["patience"]) as session:
+        with services.migrations.database.session(of["patience"]) as session:
             begin_as(session, services.migrations.owner, 0, 0)
             session.execute(f"drop index concurrently if exists {of['index']}")
             session.execute(concurrently(before["definition"]))

@@ -144,8 +144,20 @@ class Migrations:
     database: Database
     owner: str | None = None
     project: str | None = None  # Supabase's ref of what the environment names
+    apart: Database | None = None  # the same database once more, on a connection of its own
 
     # What can be seen. Nothing of it touches the target.
+
+    def pooled(self) -> bool:
+        """Whether a pooler stands between that hands out backends by transaction: it forgets SET, and who we are.
+
+        Then two connections that are open at once have one backend.
+        """
+        if self.apart is None:
+            return False
+        backends = [one.rows("select pg_backend_pid() as pid")[0]["pid"] for one in (self.database, self.apart)]
+        self.apart.close()
+        return len(set(backends)) == 1
 
     def ledger(self) -> pd.DataFrame:
         """version, name, statements, as applied; empty where there is no ledger yet."""

@@ -40,7 +40,7 @@ def count(database: Database, files: Sequence[File]) -> pd.DataFrame:
                     shown = table.replace('"', "")
                     rows.append((file.path.name, statement.line, shown, asks, found, why, query))
             written |= _writes(statement)
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"offenders": object})
+    return pd.DataFrame(rows, columns=COLUMNS, dtype=object)  # or None would become NaN, which is true
 
 
 def again(database: Database, query: str) -> int:
@@ -56,6 +56,8 @@ def _counted(database: Database, query: str, written: bool) -> tuple[int | None,
     except ServiceError as error:
         if error.sqlstate in NEW:
             return 0, "new"
+        if error.sqlstate == "42883":  # older versions cannot try a cast; or the migration makes it
+            return None, "not proven: the target has no such function to ask with"
         if error.sqlstate == "57014":
             return None, "not proven: counting took too long"
         raise

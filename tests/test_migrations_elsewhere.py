@@ -1,0 +1,255 @@
+"""Migrations on an older PostgreSQL, and behind a pooler that hands out connections by transaction."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from support import REPOSITORY, events, everything
+
+from opskit import environment
+from opskit.actions import Action, Change, Result, carry_out
+from opskit.commands.runs import look
+from opskit.commands.sandbox import approve_and_apply
+from opskit.database import Database
+from opskit.errors import Refused
+from opskit.journal import Journal
+from opskit.outcome import Outcome
+from opskit.sandbox import Sandbox
+from opskit.services import Services, connect, migrations, pins, rehearsal, reversal, scratch
+from opskit.services.migrations import Migrations
+from opskit.services.statements import File
+
+RUNBOOK = "supabase-migration-procedures"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", REPOSITORY / "scripts" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+judges = script("judges")
+
+
+def judge(name: str) -> Path:
+    """A program that Debian has. Its absence may be skipped over."""
+    found: Path | None = judges.find(name)
+    if found is None:
+        pytest.skip(f"{name} is missing: python scripts/judges.py")
+    return found
+
+
+# PostgreSQL 15, as Debian has it.
+
+
+@pytest.fixture(scope="module")
+def older() -> Iterator[Any]:
+    """Services of a database there, whose owner is no superuser."""
+    binaries = scratch.Binaries(judge("postgres").parent, 15, packaged=True)
+    with scratch.server(binaries) as server:
+        with server.open("postgres").session() as session:
+            session.execute(rehearsal.STANDINS.read_text())
+            session.execute("alter role postgres login; alter database postgres owner to postgres")
+        users = dict.fromkeys(("read", "change"), scratch.SUPERUSER)
+        found = Database(f"postgresql:///postgres?host={server.home}", users, dict.fromkeys(users, ""), "opskit/test")
+        yield SimpleNamespace(database=found, migrations=Migrations(found, "postgres"))
+        found.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., list[File]]:
+    def put(*texts: str) -> list[File]:
+        for number, text in enumerate(texts):
+            (tmp_path / f"2027010100000{number}_f{number}.sql").write_text(text)
+        return list(migrations.opened(tmp_path).files)
+
+    return put
+
+
+def do(services: Any, action: Action) -> None:
+    change = Change.known[action.name]
+    change.do(services, action.arguments, action.before, "key")
+    assert change.done(change.look(services, action.arguments), action.before)
+
+
+def test_on_an_older_version_files_are_rehearsed_with_real_extensions_applied_and_taken_back(
+    older: Any, folder: Callable[..., list[File]]
+) -> None:
+    files = folder(
+        'create extension "uuid-ossp"; create extension pg_trgm;\n'
+        "create table notes (id uuid primary key default uuid_generate_v4(), user_id uuid not null, text text);\n"
+        "alter table notes enable row level security;\n"
+        "create policy own on notes to authenticated using (auth.uid() = user_id);",
+        "create index concurrently notes_text on notes using gin (text gin_trgm_ops);",
+        "alter table notes add column size text;",
+    )
+    found = older.migrations.rehearse(files, "target")
+    assert list(found.tried.verdict) == ["passes"] * 3
+    assert found.notes == []
+    for file in files:
+        do(older, older.migrations.apply_file(file, 1, 30))
+    assert older.migrations.align(migrations.opened(files[0].path.parent)).pending == []
+    kept = migrations.opened(files[0].path.parent)
+    assert older.migrations.replay(kept, []).drift.empty
+    with older.database.session() as session:
+        session.execute(
+            "insert into notes (user_id, text, size) select gen_random_uuid(), i, i from generate_series(1, 50) i"
+        )
+    steps = reversal.reverse(files[2])
+    (lost,) = reversal.lost(steps)
+    keeping = older.migrations.keep_rows(files[2], lost)
+    do(older, keeping)
+    do(older, older.migrations.reverse(files[2], steps, 1, [keeping]))
+    assert older.migrations.invalid_indexes().empty
+
+
+def test_on_an_older_version_rows_are_counted_or_not_proven(older: Any, folder: Callable[..., list[File]]) -> None:
+    with older.database.session() as session:
+        session.execute("create table counted (id int primary key, text text); insert into counted values (1, 'x')")
+    found = older.migrations.offenders(
+        folder(
+            "alter table counted alter column text type int;",
+            "alter table counted add constraint long check (length(text) > 1);",
+        )
+    )
+    casts, checks = found.itertuples()
+    assert casts.offenders is None
+    assert "not proven" in casts.why
+    assert checks.offenders == 1
+
+
+def test_on_an_older_version_an_update_goes_in_batches(older: Any, tmp_path: Path) -> None:
+    with older.database.session() as session:
+        session.execute("create table filled (id bigint primary key, slug text)")
+        session.execute("insert into filled select i, null from generate_series(1, 2000) i")
+        session.execute("alter table filled owner to postgres")
+    filling = older.migrations.filling("update filled set slug = 'n' || id where slug is null", [], "id")
+    action = older.migrations.fill(filling, 1, 30)
+    assert [r for _, r, _ in carry_out([action], older, Journal(tmp_path / "journal.jsonl"))] == [Result.DONE]
+
+
+# pgbouncer.
+
+
+@pytest.fixture
+def pooler(firm: Sandbox, tmp_path: Path) -> Iterator[Callable[[str], int]]:
+    """Starts one before the sandbox's database, in a mode; answers its port."""
+    program, running = judge("pgbouncer"), []
+    target = environment.load(firm.name, REPOSITORY)
+    place = Path(tempfile.mkdtemp(prefix="opskit-pooler-"))
+    place.chmod(0o755)  # where nobody, as whom it runs, may enter
+
+    def start(mode: str) -> int:
+        port = free_port()
+        users = {
+            credential.user: environment.resolve_one("database", access, credential.secret)
+            for access in ("read", "change")
+            if (credential := getattr(target.services.database, access))
+        }
+        (place / "users").write_text("".join(f'"{user}" "{word}"\n' for user, word in users.items()))
+        server = target.services.database.address.split("127.0.0.1:")[1].split("/")[0]
+        (place / "ini").write_text(
+            f"[databases]\npostgres = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {port}\nauth_type = plain\nauth_file = {place}/users\npool_mode = {mode}\n"
+            f"unix_socket_dir =\nignore_startup_parameters = extra_float_digits\nserver_tls_sslmode = disable\n"
+        )
+        for path in place.iterdir():
+            path.chmod(0o644)
+        root = ["unshare", "--user", "--map-user=65534"] if os.geteuid() == 0 else []  # it refuses to be root
+        environ = {**os.environ, "LD_LIBRARY_PATH": str(judges.libraries())}
+        process = subprocess.Popen(
+            [*root, str(program), "-q", str(place / "ini")], env=environ, stderr=subprocess.DEVNULL
+        )
+        running.append(process)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return port
+            time.sleep(0.05)
+        pytest.fail("pgbouncer does not listen")
+
+    yield start
+    for process in running:
+        process.terminate()
+        process.wait(20)
+    shutil.rmtree(place)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def behind(firm: Sandbox, port: int, direct: bool) -> dict[str, Any]:
+    """The sandbox's environment, but its database is reached through the pooler."""
+    content: dict[str, Any] = yaml.safe_load(firm.environment.read_text())
+    database = content["services"]["database"]
+    if direct:
+        database["direct"] = database["address"]
+    database["address"] = f"postgresql://127.0.0.1:{port}/postgres?sslmode=disable"
+    return {**content, "name": "pooled"}
+
+
+def services(firm: Sandbox, port: int, direct: bool = False) -> Services:
+    target = environment.Environment.model_validate(behind(firm, port, direct))
+    secrets = {access: environment.resolve(target, access) for access in ("read", "change")}
+    return connect(target, secrets, "opskit/test")
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_pooler_by_transaction_is_noticed_and_the_direct_address_taken(
+    firm: Sandbox, pooler: Callable[[str], int], mode: str
+) -> None:
+    port = pooler(mode)
+    assert services(firm, port).migrations.pooled() == (mode == "transaction")
+    assert not services(firm, port, direct=True).migrations.pooled()
+    assert not everything(firm.name)[1].migrations.pooled()
+
+
+@pytest.mark.deep
+def test_behind_a_pooler_the_runbook_refuses_or_goes_the_direct_way(
+    firm: Sandbox, pooler: Callable[[str], int], repository: Path
+) -> None:
+    told, port = firm.break_with("migrations-healthy"), pooler("transaction")
+    given = {**told["parameters"], "environment": "pooled"}
+    place = repository / "parameters" / "environments" / "pooled.yaml"
+    place.write_text(yaml.safe_dump(behind(firm, port, direct=False)))
+    folder, outcome = look(RUNBOOK, given)
+    assert outcome is Outcome.REFUSED
+    assert "hands out connections by transaction" in events(folder, "refused")[0]["why"]
+    place.write_text(yaml.safe_dump(behind(firm, port, direct=True)))
+    folder, outcome = look(RUNBOOK, given)
+    assert outcome is Outcome.PLANNED
+    assert approve_and_apply(folder)[1] is Outcome.VERIFIED
+    assert [one for one in firm.healed() if not one["ok"]] == []
+
+
+def test_a_direct_address_holds_no_secret(firm: Sandbox) -> None:
+    content = behind(firm, 1, direct=True)
+    content["services"]["database"]["direct"] = "postgresql://me:word@127.0.0.1/postgres"
+    with pytest.raises(ValueError, match="the address holds a password"):
+        environment.Environment.model_validate(content)
+
+
+def test_a_direct_address_that_leads_elsewhere_is_refused(firm: Sandbox, older: Any) -> None:
+    target, found = everything(firm.name)
+    elsewhere = Migrations(older.database, "postgres")
+    with pytest.raises(Refused, match=r"database_system is \d+,\d+, not \d+"):
+        pins.compare(target, replace(found, migrations=elsewhere), lambda name, error: None)
