@@ -37,10 +37,14 @@ class Finding:
 
 
 Look = Callable[[], str]
+Needs = Callable[[Environment, Services, Services], Iterator[Finding]]
 
 
-def examine(target: Environment, allowed: Path) -> Iterator[Finding]:
-    """Look at everything that a night run would need of an environment. `allowed` lists who may sign."""
+def examine(target: Environment, allowed: Path, needs: Needs) -> Iterator[Finding]:
+    """Look at everything that a night run would need of an environment. `allowed` lists who may sign.
+
+    `needs` tells what runbooks need, asked with what may read and with what may change.
+    """
     if found := sorted(set(PLACEHOLDER.findall(target.model_dump_json()))):
         yield Finding("environment file", False, f"still holds placeholders: {', '.join(found)}")
     yield from _addresses(target)
@@ -55,6 +59,7 @@ def examine(target: Environment, allowed: Path) -> Iterator[Finding]:
             yield Finding(what, False, str(error))
         except CannotTell as error:
             yield Finding(what, False if error.__class__ is not CannotTell else None, str(error))
+    yield from needs(target, services, changing)
     yield _lock(target, secrets)
     yield from _evidence(target, allowed)
     skews = {http.service: abs(http.skew) for http in services.http() if http.skew is not None}

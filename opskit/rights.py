@@ -69,7 +69,7 @@ def _reads(service: str, book: Runbook) -> list[str]:
     used = book.calls(service) | {"account", "project_id"}  # `begin` compares the pins
     if service == "stripe" and book.calls("profiles"):
         used |= {"subscriptions", "customer"}  # profiles are read beside Stripe
-    sources = "".join(_source(face, verb) for verb in _reached(face, used))
+    sources = "".join(source(face, verb) for verb in reached(face, used))
     routes = [r for r in module.READS if re.search(_shape(r.path), sources)]
     return list(dict.fromkeys(r.right for r in routes))
 
@@ -79,16 +79,18 @@ def _shape(path: str) -> str:
     return re.sub(r"\\{\w+\\}", r"\\{[^}]+\\}", re.escape(path)) + r"[\"']"
 
 
-def _reached(face: type[Any], used: set[str]) -> set[str]:
+def reached(face: type[Any], used: set[str]) -> set[str]:
+    """These verbs of a service, and those that they call."""
     known: set[str] = set()
     while used - known:
         verb = (used - known).pop()
         known.add(verb)
-        used = used | set(re.findall(r"self\.(\w+)\(", _source(face, verb)))
+        used = used | set(re.findall(r"self\.(\w+)\(", source(face, verb)))
     return known
 
 
-def _source(face: type[Any], verb: str) -> str:
+def source(face: type[Any], verb: str) -> str:
+    """How a verb is written."""
     member = inspect.getattr_static(face, verb, None)
     return inspect.getsource(inspect.unwrap(member)) if inspect.isfunction(member) else ""
 

@@ -69,6 +69,16 @@ def test_what_has_rotted_is_found_and_what_is_found_has_rotted(garden: Path, ops
     assert found - wanted == set(), "cried wolf"
 
 
+def test_every_rule_is_documented_and_has_a_line_that_rotted() -> None:
+    text = (REPOSITORY / "docs" / "lint.md").read_text(encoding="utf-8")
+    known = {
+        rule for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for rule in re.findall(r"`([\w-]+)`", row)
+    }
+    labelled = {rule for path in ROTTEN for *_, rule in planted(path)[1]}
+    assert known - labelled == {"outputs", "python"}  # a text without outputs cannot hold any; see tests/test_docs.py
+    assert labelled <= known
+
+
 def test_nothing_is_found_in_our_own(opskit: Opskit) -> None:
     answer = opskit("lint", "--json")
     assert data(answer) == []

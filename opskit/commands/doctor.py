@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 
 import click
 from rich.table import Table
 
 from opskit import doctor as examination
-from opskit import environment
+from opskit import environment, runbooks
 from opskit.commands.answering import Reply, allowed, root, verb
 from opskit.outcome import Exit
 
@@ -17,8 +18,11 @@ from opskit.outcome import Exit
 @click.option("--environment", "target", default="sandbox", show_default=True, help="Which environment to look at.")
 @verb
 def doctor(target: str) -> Reply:
-    """Reachability, rights, pins and clock of an environment, before the night it matters. Touches nothing."""
-    found = list(examination.examine(environment.load(target, root()), allowed()))
+    """Reachability, rights, pins and clock of an environment, and which runbooks would fail there. Touches nothing."""
+    from opskit.linting.tonight import tonight  # noqa: PLC0415  # the parsers are nobody else's business
+
+    needs = partial(tonight, runbooks.catalogue(root()))
+    found = list(examination.examine(environment.load(target, root()), allowed(), needs))
     table = Table(box=None, show_header=False)
     for finding in found:
         mark = {True: "✓", False: "✗", None: "?"}[finding.good]

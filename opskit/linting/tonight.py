@@ -1,0 +1,196 @@
+"""Which runbooks would fail tonight: what each needs of an environment, held against what is there. Touches nothing."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from opskit import rights
+from opskit.doctor import Finding
+from opskit.environment import Environment
+from opskit.errors import BadInput, CannotTell, Denied, NotFound
+from opskit.linting import pages, sql
+from opskit.linting.pages import Page
+from opskit.linting.queries import PYTHON, queries, renumbered, unknowns
+from opskit.runbooks import Runbook
+from opskit.services import Services
+
+QUERY = re.compile(r"\s*(with|select|insert|update|delete)\s", re.IGNORECASE)
+CONSTANT = re.compile(r"\b[A-Z][A-Z_]{2,}\b")
+RIGHT = re.compile(r"(select|insert|update|delete)(?:\s*\(([^)]*)\))?")
+MEMBER = re.compile(r"membership of (\w+)(?: and (\w+))?")
+HOUR = timedelta(hours=1)
+OPTIONAL = ("sentry", "status", "app", "supabase")  # without them a runbook sees less, and goes on
+
+TABLE = """
+    select name, to_regclass(name) is not null as there,
+           has_table_privilege(to_regclass(name), %(what)s)
+           or (%(what)s <> 'delete' and has_any_column_privilege(
+                 to_regclass(name), case %(what)s when 'delete' then 'select' else %(what)s end)) as may
+    from unnest(%(tables)s::text[]) as wanted (name)
+"""
+COLUMNS = """
+    select name, (select has_column_privilege(attrelid, attnum, %(what)s) from pg_attribute
+                  where attrelid = to_regclass(%(table)s) and attname = name and not attisdropped) as may
+    from unnest(%(columns)s::text[]) as wanted (name)
+"""
+ROLE = "select rolname as name, pg_has_role(oid, 'member') as may from pg_roles where rolname = any(%(roles)s::text[])"
+
+
+def tonight(books: Sequence[Runbook], target: Environment, services: Services, changing: Services) -> Iterator[Finding]:
+    """What of the runbooks' needs is not there; one line of praise for each that would work."""
+    night = Night(target, services, changing)
+    for book in books:
+        yield from night.needs(book)
+
+
+class Night:
+    """One environment, asked once for what several runbooks need. `changing` may only ever be asked what it may do."""
+
+    def __init__(self, target: Environment, services: Services, changing: Services) -> None:
+        self.target, self.services, self.changing = target, services, changing
+        self._said: dict[str, tuple[bool | None, str]] = {}
+
+    def needs(self, book: Runbook) -> Iterator[Finding]:
+        """What of a runbook's needs is not there, or cannot be told; one line of praise where there is nothing."""
+        page = pages.read(book.path, book.path.parent)
+        wrong = list(self._wrong(book, page))
+        if not wrong:
+            statements = [q for q in queries(page) if q.cell.kind == "code"]
+            used = ", ".join(name for name in rights.MODULES if book.calls(name))
+            wrong = [(True, f"{len(statements)} statements, and those of its services; {used or 'the database alone'}")]
+        yield from (Finding(f"runbook {book.name}", good, said) for good, said in dict.fromkeys(wrong))
+
+    def _wrong(self, book: Runbook, page: Page) -> Iterator[tuple[bool | None, str]]:
+        for part in (self._statements, self._rights, self._variables, self._reached):
+            try:
+                yield from part(book, page)
+            except CannotTell as error:
+                yield None, str(error)
+
+    def _statements(self, book: Runbook, page: Page) -> Iterator[tuple[bool | None, str]]:
+        """Tables, columns, types and functions, as the cells and the services name them."""
+        for query in queries(page):
+            if query.cell.kind == "code":
+                for _, place, wrong in sql.prepared(query.text, self.services.database, query.block):
+                    yield False, f"{query.cell.id}:{query.at(place)}: {wrong}"
+        for name, text in sent(book).items():
+            for _, _, wrong in sql.prepared(renumbered(unknowns(text, PYTHON)), self.services.database):
+                yield False, f"{name}: {wrong}"
+
+    def _rights(self, book: Runbook, _: Page) -> Iterator[tuple[bool | None, str]]:
+        needed = [(access, right) for access, service, right in rights.needed(book) if service == "database"]
+        reads = [right.removeprefix("select on ") for access, right in needed if right.startswith("select on ")
+                 if access == "plan"]  # fmt: skip
+        yield from self._may(self.services, "select", reads)
+        for right in (right for access, right in needed if access == "apply"):
+            yield from self._may_change(right)
+
+    def _may(self, services: Services, what: str, tables: list[str]) -> Iterator[tuple[bool | None, str]]:
+        who = "read" if services is self.services else "change"
+        for row in services.database.rows(TABLE, what=what, tables=tables):
+            if not row["there"]:
+                yield False, f"there is no table {row['name']}."
+            elif not row["may"]:
+                yield False, f"the {who} role may not {what} on {row['name']}."
+
+    def _may_change(self, right: str) -> Iterator[tuple[bool | None, str]]:
+        if roles := MEMBER.search(right):
+            for row in self.changing.database.rows(ROLE, roles=[role for role in roles.groups() if role]):
+                if not row["may"]:
+                    yield False, f"the change role is no member of {row['name']}."
+            return
+        for part in right.split(";"):
+            left, _, names = part.partition(" on ")
+            tables = re.findall(r"[\w.]+", names)
+            for what, columns in RIGHT.findall(left) if tables else ():
+                if not columns:
+                    yield from self._may(self.changing, what, tables)
+                    continue
+                wanted = {"what": what, "table": tables[0], "columns": re.findall(r"\w+", columns)}
+                for row in self.changing.database.rows(COLUMNS, **wanted):
+                    if not row["may"]:
+                        then = "there is no" if row["may"] is None else f"the change role may not {what}"
+                        yield False, f"{then} {tables[0]}.{row['name']}."
+
+    def _variables(self, book: Runbook, page: Page) -> Iterator[tuple[bool | None, str]]:
+        """Names of the app's variables that the environment's facts promise."""
+        name = self.target.facts.ai_routing_variable
+        if name and any("ai_routing_variable" in cell.text for cell in page.code()):
+            listed = set(self.services.vercel.variables()["key"])
+            if name not in listed:
+                yield False, f"the app has no variable {name}, which ai_routing_variable names."
+
+    def _reached(self, book: Runbook, _: Page) -> Iterator[tuple[bool | None, str]]:
+        for service, look in self._looks.items():
+            if book.calls(service) or (service == "stripe" and book.calls("profiles")):
+                good, said = self._asked(service, look)
+                if good is not True and not (service in OPTIONAL and good is None):
+                    yield good, said
+
+    def _asked(self, service: str, look: Callable[[], object]) -> tuple[bool | None, str]:
+        if service not in self._said:
+            try:
+                look()
+                self._said[service] = True, ""
+            except (Denied, NotFound, BadInput) as error:
+                self._said[service] = False, str(error)
+            except CannotTell as error:
+                self._said[service] = None, str(error)
+        return self._said[service]
+
+    @cached_property
+    def _looks(self) -> Mapping[str, Callable[[], object]]:
+        """The cheapest question to each service; Stripe's is asked in the version whose shapes we read."""
+        services = self.services
+        return {
+            "stripe": services.stripe.account,
+            "vercel": lambda: services.vercel.project_id(),
+            "sentry": lambda: services.sentry.issues(since=datetime.now(UTC) - HOUR),
+            "supabase": lambda: services.supabase.about(),
+            "providers": lambda: _keys(services.providers.look()),
+        }
+
+
+def _keys(probed: Any) -> None:
+    """Raises Denied where a provider does not take our key."""
+    for row in probed.itertuples():
+        if row.key is False:
+            raise Denied(row.provider, "does not take our key.")
+
+
+def sent(book: Runbook) -> dict[str, str]:
+    """By name, the SQL that the services would send for what a runbook asks of them."""
+    from opskit.linting.structure import services  # noqa: PLC0415  # the two look at services from different sides
+
+    found: dict[str, str] = {}
+    for service, faces in services().items():
+        face = faces[0] if faces else None
+        if face is None or service not in rights.TABLES or not book.calls(service):
+            continue
+        module = inspect.getmodule(face)
+        for name in _constants(module, face, rights.reached(face, book.calls(service))):
+            text = getattr(module, name)
+            if isinstance(text, str) and QUERY.match(text):
+                found[f"services/{service} {name}"] = text
+    return found
+
+
+def _constants(module: Any, face: type[Any], verbs: set[str]) -> set[str]:
+    """Constants of a module in the source of these verbs, and of what they call there."""
+    functions = {name: inspect.getsource(of) for name, of in vars(module).items() if inspect.isfunction(of)
+                 and of.__module__ == module.__name__}  # fmt: skip
+    waiting = [rights.source(face, verb) for verb in verbs]
+    seen: set[str] = set()
+    found: set[str] = set()
+    while waiting:
+        text = waiting.pop()
+        found |= {name for name in CONSTANT.findall(text) if hasattr(module, name)}
+        for name in set(re.findall(r"\b(\w+)\(", text)) & functions.keys() - seen:
+            seen.add(name)
+            waiting.append(functions[name])
+    return found

@@ -1,0 +1,94 @@
+"""Doctor says which runbooks would fail tonight, and why; of a sandbox in which nothing is amiss, none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from support import REPOSITORY, Opskit, data, everything
+
+from opskit import doctor, runbooks
+from opskit.linting import tonight
+from opskit.sandbox import Sandbox
+
+
+def told(opskit: Opskit, firm: Sandbox) -> dict[str, list[tuple[bool | None, str]]]:
+    """What doctor says of each runbook."""
+    found: dict[str, list[tuple[bool | None, str]]] = {}
+    for one in data(opskit("doctor", "--environment", firm.name, "--json")):
+        if one["what"].startswith("runbook "):
+            found.setdefault(one["what"].removeprefix("runbook "), []).append((one["good"], one["said"]))
+    return found
+
+
+def amiss(firm: Sandbox, place: Path, *statements: str) -> None:
+    """Change the sandbox's database behind everybody's back."""
+    scenario = {"name": "amiss", "title": "Amiss", "runbook": "autosave-incidents", "causes": ["unknown"]}
+    path = place / "amiss.yaml"
+    path.write_text(yaml.safe_dump({**scenario, "sql": list(statements)}))
+    firm.break_with(path)
+
+
+def test_of_a_sandbox_in_which_nothing_is_amiss_every_runbook_would_work(opskit: Opskit, standing: Sandbox) -> None:
+    found = told(opskit, standing)
+    assert set(found) == {book.name for book in runbooks.catalogue(REPOSITORY)}
+    assert {good for lines in found.values() for good, _ in lines} == {True}, found
+
+
+def test_a_renamed_column_and_a_revoked_right_are_named_with_the_runbooks_that_need_them(
+    opskit: Opskit, firm: Sandbox, tmp_path: Path
+) -> None:
+    amiss(
+        firm,
+        tmp_path,
+        "alter table autosave_failures rename column failure_type to error_type",
+        "revoke select on ai_requests from opskit_read",
+        "revoke update on user_profiles from opskit_change",
+        "alter table ai_background_tasks alter column created_at type text",
+    )
+    found = told(opskit, firm)
+    wrong = {name: [said for good, said in lines if good is False] for name, lines in found.items()}
+    assert any("symptoms-failures:" in said and "failure_type" in said for said in wrong["autosave-incidents"])
+    assert "the read role may not select on ai_requests." in wrong["ai-worker-failures"]
+    assert "the change role may not update user_profiles.subscription_tier." in wrong["stripe-webhook-replay"]
+    assert any("services/tasks" in said and "text" in said for said in wrong["ai-worker-failures"])
+    assert wrong["supabase-migration-procedures"] == []
+    assert not any("ai_requests" in said for said in wrong["autosave-incidents"])
+
+
+def test_what_cannot_be_reached_is_not_said_to_be_fine(standing: Sandbox) -> None:
+    target, services = everything(standing.name)
+    services.database.close()
+    services.database._address = "postgresql://127.0.0.1:1/nowhere"
+    found = list(tonight.tonight(runbooks.catalogue(REPOSITORY)[:1], target, services, services))
+    assert {one.good for one in found} == {None}
+    assert all(isinstance(one, doctor.Finding) for one in found)
+
+
+def test_the_services_own_statements_are_among_those_that_are_asked() -> None:
+    names = set(tonight.sent(runbooks.load("autosave-incidents", REPOSITORY)))
+    assert {"services/documents SEARCH", "services/policies POLICIES"} <= names
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("update (title) on documents", ["the change role may not update documents.title."]),
+        ("delete on projects", ["the change role may not delete on projects."]),
+        ("update (nothing) on documents; select on documents", ["there is no documents.nothing."]),
+        ("select on no_such_table", ["there is no table no_such_table."]),
+        ("membership of pg_signal_backend", []),
+        ("Webhook Endpoints: Write", []),
+    ],
+)
+def test_a_declared_right_is_held_against_the_change_role(right: str, wrong: list[str], standing: Sandbox) -> None:
+    target, services = everything(standing.name)
+    found = tonight.Night(target, services, doctor_changing(standing))._may_change(right)
+    assert [said for _, said in found] == wrong
+
+
+def doctor_changing(firm: Sandbox) -> object:
+    target, services = everything(firm.name)
+    password = services.database._passwords["change"]
+    return doctor.connect(doctor._as_changer(target), {"read": {"database": password}}, "opskit/test")
