@@ -328,10 +328,23 @@ def test_one_that_was_never_begun_is_closed_as_unknown(copy: Path, outputs: Path
     assert wrong(archive.Archive(outputs).find(copy.parent.name)) == ()
 
 
-def test_one_whose_copy_is_gone_is_not_closed(copy: Path, outputs: Path, opskit: Opskit) -> None:
+def test_one_whose_copy_is_gone_is_closed_as_lost(copy: Path, outputs: Path, opskit: Opskit) -> None:
     copy.unlink()
-    refused = opskit("seal", copy.parent.name)
-    assert (refused.exit_code, "is not a notebook" in refused.output) == (2, True)
+    sealed = opskit("seal", copy.parent.name)
+    assert (sealed.exit_code, "Sealed as: lost" in sealed.output) == (0, True), sealed.output
+    folder = archive.Archive(outputs).find(copy.parent.name)
+    assert [event["problem"] for event in events(folder, "finding")] == ["its notebook is gone: small.ipynb"]
+    assert wrong(folder) == ()
+
+
+def test_what_is_still_open_is_not_carried_out(planned: Path, outputs: Path, opskit: Opskit, standing: Sandbox) -> None:
+    folder = copies.record_of(investigate("small", {"environment": standing.name}), outputs)
+    assert folder
+    (folder / "plan.json").write_bytes((planned / "plan.json").read_bytes())
+    refused = opskit("apply", folder.name)
+    assert (refused.exit_code, f"Close it first: opskit seal {folder.name}" in refused.output) == (4, True), (
+        refused.output
+    )
 
 
 def test_what_a_person_fills_in_counts_and_the_incident_stays(copy: Path, outputs: Path, standing: Sandbox) -> None:

@@ -228,14 +228,17 @@ def seal(left: str) -> Reply:
 
         return ended(*adopt(Path(left), outputs(), root()))
     folder = archive().find(left)
-    if copies.copy_of(folder, outputs()) and not (folder / record.MANIFEST).exists():
+    copy = None if (folder / record.MANIFEST).exists() else copies.copy_of(folder, outputs())
+    if copy and copy.exists():
         from opskit.adopt import conclude  # noqa: PLC0415  # as above
 
         return ended(*conclude(folder, outputs(), root()))
-    if records.summary(folder)["outcome"] == records.UNSEALED:
+    if records.summary(folder)["outcome"] == records.UNSEALED and not copy:
         raise BadInput(f"{folder.name} was run by hand.", "Give the notebook, as saved: opskit seal NOTEBOOK")
     if is_attended(folder):
         raise Refused(f"{folder.name} is still under way.", "Wait until it ended, or shut its kernel down.")
+    if copy:
+        journal.Journal(folder / record.JOURNAL).write("finding", problem=f"its notebook is gone: {copy.name}")
     outcome = records.finish(folder)
     why = records.seal(folder) or records.keep(f"{folder.name} approved", *_unkept(folder))
     text = f"Sealed as: {outcome}\nRecord: {folder}" + not_kept(why)

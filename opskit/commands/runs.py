@@ -32,6 +32,7 @@ from opskit.commands import answering, fates
 from opskit.commands.answering import Reply, allowed, archive, outputs, require_elsewhere, root, verb
 from opskit.environment import Environment
 from opskit.errors import BadInput, Refused
+from opskit.lab import copies
 from opskit.lock import Lock, alone, is_attended
 from opskit.outcome import Exit, Outcome
 from opskit.parameters import refuse_secrets
@@ -265,6 +266,8 @@ def _may_apply(folder: Path, word: approval.Approval | None) -> tuple[plan.Plan,
     if lost := archive().lost(head["incident"]):
         raise Refused(f"{lost[0].name}, of this incident, was lost on the way.", f"Next: {to_finish(lost[0])}")
     target = environment.load(head["environment"], root())
+    if records.summary(folder)["outcome"] == records.UNSEALED:
+        raise Refused(f"{folder.name} was run by hand, and is still open.", f"Close it first: {_closing(folder)}")
     if trouble := record.verify(folder, allowed()).wrong:
         raise Refused(f"the record of {folder.name} is not as it was sealed: {'; '.join(trouble)}.", "Run it again.")
     notebook = provenance.notebook_digest(root() / "notebooks" / f"{head['runbook']}.ipynb")
@@ -273,6 +276,11 @@ def _may_apply(folder: Path, word: approval.Approval | None) -> tuple[plan.Plan,
     approval.require_signer(found, allowed(), head["operator"], production=target.production)
     _two_people(found, folder, target)
     return approved, found
+
+
+def _closing(folder: Path) -> str:
+    """The command that makes a record of what a person ran."""
+    return f"opskit seal {folder.name}" if copies.copy_of(folder, outputs()) else "opskit seal NOTEBOOK"
 
 
 def _require_unspent(folder: Path) -> None:

@@ -187,6 +187,7 @@ async def _run(lab: Lab, command: list[str], writer: asyncio.StreamWriter) -> in
     )
     assert process.stdout is not None  # noqa: S101  # we asked for it
     async for line in process.stdout:
-        writer.write(line)
-        await writer.drain()
+        with suppress(ConnectionError):  # whoever listened has left; the work goes on
+            writer.write(line)
+            await writer.drain()
     return await process.wait()
