@@ -11,7 +11,7 @@ import click
 from opskit import environment
 from opskit.commands import answering
 from opskit.commands.answering import Reply, outputs, root, verb
-from opskit.commands.runs import accepted, asked
+from opskit.commands.asking import accepted, asked
 from opskit.lab import copies
 
 

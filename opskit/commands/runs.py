@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import BaseModel
 
 from opskit import (
     actions,
@@ -19,24 +18,23 @@ from opskit import (
     environment,
     followup,
     journal,
-    parameters,
     plan,
     provenance,
     record,
-    runbooks,
     signatures,
 )
 from opskit import archive as records
 from opskit.actions import Action, Change, Result
 from opskit.commands import answering, fates
 from opskit.commands.answering import Reply, allowed, archive, outputs, require_elsewhere, root, verb
+from opskit.commands.asking import accepted, asked, every_secret
 from opskit.environment import Environment
 from opskit.errors import BadInput, Refused
 from opskit.lab import copies
 from opskit.lock import Lock, alone, is_attended
 from opskit.outcome import Exit, Outcome
 from opskit.parameters import refuse_secrets
-from opskit.redaction import Redactor, redactor
+from opskit.redaction import redactor
 from opskit.services import Secrets, connect
 from opskit.spelling import printable
 
@@ -53,17 +51,6 @@ def run(runbook: str, files: tuple[Path, ...], pairs: tuple[tuple[str, str], ...
     return ended(*look(runbook, asked(files, pairs, incident, target)))
 
 
-def asked(
-    files: tuple[Path, ...], pairs: tuple[tuple[str, str], ...], incident: str | None, target: str | None
-) -> dict[str, Any]:
-    """The parameters as somebody wrote them: what is named last counts."""
-    given: dict[str, Any] = {}
-    for file in files:
-        given |= parameters.from_file(file)
-    given |= {name: parameters.from_text(name, value) for name, value in pairs}
-    return given | {k: v for k, v in (("incident", incident), ("environment", target)) if v}
-
-
 def look(runbook: str, given: dict[str, Any]) -> tuple[Path, Outcome]:
     """Validate everything, then run a runbook in plan mode. Nothing has happened where this raises BadInput."""
     checked, target, secrets = accepted(runbook, given)
@@ -71,34 +58,6 @@ def look(runbook: str, given: dict[str, Any]) -> tuple[Path, Outcome]:
         line = f"{lost.name}, of this incident, was lost on the way: {to_finish(lost)}"
         answering.people.print(printable(line), markup=False)
     return _execute(provenance.describe(runbook, root(), checked), target, secrets)
-
-
-def accepted(runbook: str, given: dict[str, Any]) -> tuple[dict[str, Any], Environment, Secrets]:
-    """Parameters as validated, where they lead, and the secrets for looking there.
-
-    Raises BadInput for whatever is wrong with them, before anything has happened.
-    """
-    book = runbooks.load(runbook, root())
-    try:
-        checked = parameters.validate(book.parameters, given, runbook).model_dump(mode="json")
-    except BadInput:
-        refuse_secrets(given, _known(book.parameters, given))  # the message repeats what was given
-        raise
-    target = environment.load(checked.get("environment") or "sandbox", root())
-    secrets = {"read": environment.resolve(target, "read")}
-    refuse_secrets({**given, **checked}, redactor(secrets, environment.standing(target)))
-    refuse_secrets({**given, **checked}, _every_secret())
-    record.check_writable(outputs())
-    return checked, target, secrets
-
-
-def _known(model: type[BaseModel], given: dict[str, Any]) -> Redactor:
-    """Of the environment that was meant, as far as its secrets can be had."""
-    default = model.model_fields["environment"].default if "environment" in model.model_fields else None
-    with suppress(BadInput):
-        target = environment.load(str(given.get("environment") or default or "sandbox"), root())
-        return redactor({"read": environment.resolve(target, "read")}, environment.standing(target))
-    return redactor({})
 
 
 @click.command(name="plan")
@@ -147,7 +106,7 @@ def approve(plan_of: str, with_removals: bool, typed: str | None, break_glass: s
     proposed = plan.load(Path(plan_of)) if folder is None else _proposed(folder)
     made_for, approver = proposed.made_for, provenance.operator()
     target = environment.load(made_for["environment"], root())
-    refuse_secrets({"break-glass": break_glass}, _every_secret())
+    refuse_secrets({"break-glass": break_glass}, every_secret())
     if target.production and approver == made_for["operator"] and not break_glass:
         raise Refused(
             f"{approver} ran this runbook; in production another person approves.",
@@ -322,7 +281,7 @@ def resume(run: str, no_lock: str, decided: tuple[str, ...], because: str) -> Re
     RUN may also be the folder of a run that was begun on another machine. Where it stops because the fate of an action
     cannot be known, find out yourself, and say: --decided ACTION=done (or not-done) --because TEXT.
     """
-    refuse_secrets({"because": because}, _every_secret())
+    refuse_secrets({"because": because}, every_secret())
     folder = _intact(archive().find(run, applied=True))
     if undone := records.about(folder).get("undoes"):
         raise Refused(f"{folder.name} took back what {undone} did.", f"To finish that: opskit undo {undone}")
@@ -349,7 +308,7 @@ def resume(run: str, no_lock: str, decided: tuple[str, ...], because: str) -> Re
 @verb
 def undo(run: str, typed: str | None, no_lock: str, decided: tuple[str, ...], because: str) -> Reply:
     """Take back what an apply did, last first; what somebody changed since is left alone. Asks before it does."""
-    refuse_secrets({"because": because}, _every_secret())
+    refuse_secrets({"because": because}, every_secret())
     folder = archive().find(run, applied=True)
     if undone := records.about(folder).get("undoes"):
         folder = archive().find(undone)
@@ -411,11 +370,6 @@ def _intact(folder: Path) -> Path:
 def to_finish(lost: Path) -> str:
     undone = records.about(lost).get("undoes")
     return f"opskit undo {undone}" if undone else f"opskit resume {lost.name}"
-
-
-def _every_secret() -> Redactor:
-    """Of all environments that the repository names, as far as this process holds their secrets."""
-    return redactor(*(environment.standing(target) for target in environment.known(root())))
 
 
 @contextmanager
