@@ -225,7 +225,7 @@ def _may_apply(folder: Path, word: approval.Approval | None) -> tuple[plan.Plan,
     if lost := archive().lost(head["incident"]):
         raise Refused(f"{lost[0].name}, of this incident, was lost on the way.", f"Next: {to_finish(lost[0])}")
     target = environment.load(head["environment"], root())
-    if records.summary(folder)["outcome"] == records.UNSEALED:
+    if (left := records.summary(folder))["outcome"] == records.UNSEALED and not left["sealed"]:
         raise Refused(f"{folder.name} was run by hand, and is still open.", f"Close it first: {_closing(folder)}")
     if trouble := record.verify(folder, allowed()).wrong:
         raise Refused(f"the record of {folder.name} is not as it was sealed: {'; '.join(trouble)}.", "Run it again.")
