@@ -148,13 +148,20 @@ def supabase(program: Program, earlier: Program | None) -> Commands:
 
 
 def vercel(program: Program) -> Commands:
-    """Some of its commands have short names, of which its help says nothing."""
+    """Its help says nothing of other names that its commands have; the name of a command of old makes it list them."""
     known = walked(program.ask)
     for path in [path for path in known if path.rpartition(" ")[2] in SHORT]:
         above, _, last = path.rpartition(" ")
         short = f"{above} {SHORT[last]}".strip()
         if short not in known and flags(program.ask(*short.split(), "--help")) == known[path]:
             known[short] = known[path]
+    accepted = re.search(r"Accepted commands: ([\w, -]+)", program.ask("deployments", "--help"))
+    for name in set(re.findall(r"[\w-]+", accepted[1] if accepted else "")) - known.keys():
+        page = program.ask(name, "--help")
+        real = re.search(r"▲ vercel ([\w-]+)", page)
+        same = real[1] if real and real[1] != name else ""
+        below = {path.replace(same, name, 1): of for path, of in known.items() if f"{path} ".startswith(f"{same} ")}
+        known |= below if same else {name: flags(page)}
     return known
 
 

@@ -22,7 +22,7 @@ WRITES = (
     nodes.InsertStmt, nodes.UpdateStmt, nodes.DeleteStmt, nodes.MergeStmt, nodes.TruncateStmt,
     nodes.AlterTableStmt, nodes.DropStmt, nodes.CreateStmt, nodes.CreateTableAsStmt, nodes.IndexStmt,
     nodes.CreatePolicyStmt, nodes.AlterPolicyStmt, nodes.GrantStmt, nodes.DoStmt, nodes.CreateFunctionStmt,
-    nodes.CreateTrigStmt, nodes.RenameStmt, nodes.VacuumStmt, nodes.ReindexStmt, nodes.CallStmt,
+    nodes.CreateTrigStmt, nodes.RenameStmt, nodes.VacuumStmt, nodes.ReindexStmt, nodes.CallStmt, nodes.LockStmt,
 )  # fmt: skip
 COMPARING = ("=", "<>", "!=", "~~", "~~*", "!~~", "!~~*")
 STRIKING = {"pg_terminate_backend", "pg_cancel_backend", "nextval", "setval", "pg_reload_conf", "lo_unlink"}
@@ -257,12 +257,13 @@ def _always_joined(whole: Any, name: str, level: Level, schema: Schema) -> bool:
 
     class Joins(Visitor):
         def visit_JoinExpr(self, _: Any, node: Any) -> None:  # noqa: N802
-            if getattr(node.rarg, "relname", None) and name in _names([node.rarg], level.made, schema)[0]:
+            side = node.larg if node.jointype == JoinType.JOIN_RIGHT else node.rarg
+            if isinstance(side, nodes.RangeVar) and name in _names([side], level.made, schema)[0]:
                 found.append(node.quals)
 
     for source in getattr(whole, "fromClause", None) or ():
         Joins()(source)
-    return len(found) == 1 and _by_key(found[0], level, level, schema)
+    return len(found) == 1 and _by_key(found[0], level, level.nullable, schema)
 
 
 def _always_there(sub: Any, level: Level, schema: Schema) -> bool:
@@ -272,22 +273,22 @@ def _always_there(sub: Any, level: Level, schema: Schema) -> bool:
     names, _ = _names(list(query.fromClause), level.made, schema)
     within = Level(names, frozenset(), level, level.made)
     if sub.subLinkType == SubLinkType.EXISTS_SUBLINK:
-        return _by_key(query.whereClause, within, within, schema)
+        return _by_key(query.whereClause, within, frozenset(names), schema)
     if sub.subLinkType == SubLinkType.ANY_SUBLINK and query.whereClause is None and query.targetList:
         one, other = level.column(sub.testexpr, schema), within.column(query.targetList[0].val, schema)
         return bool(one and other and (one[1], other[1]) in schema.keys and one[1] in schema.filled)
     return False
 
 
-def _by_key(quals: Any, left: Level, right: Level, schema: Schema) -> bool:
-    """Whether it is one equality, of a key that is always filled with what it refers to."""
+def _by_key(quals: Any, level: Level, others: frozenset[str], schema: Schema) -> bool:
+    """Whether it is one equality: of a key that is always filled, and none of these others', with what it refers to."""
     if not isinstance(quals, nodes.A_Expr) or quals.kind != Kind.AEXPR_OP or quals.name[-1].sval != "=":
         return False
-    one, other = left.column(quals.lexpr, schema), right.column(quals.rexpr, schema)
+    one, other = level.column(quals.lexpr, schema), level.column(quals.rexpr, schema)
     if not one or not other:
         return False
     return any(
-        (a[1], b[1]) in schema.keys and a[1] in schema.filled and a[0] not in left.nullable
+        (a[1], b[1]) in schema.keys and a[1] in schema.filled and a[0] not in others
         for a, b in ((one, other), (other, one))
     )
 

@@ -50,10 +50,11 @@ class Tool:
 
 def recorded() -> dict[str, Tool]:
     """Every tool of which there is a record."""
-    return {path.stem: _tool(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(RECORDED.glob("*.json"))}
+    return {path.stem: read(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(RECORDED.glob("*.json"))}
 
 
-def _tool(raw: dict[str, object]) -> Tool:
+def read(raw: dict[str, object]) -> Tool:
+    """A tool from its record."""
     common = str(raw["common"])
     known = {path: _flags(str(of).replace("@common", common)) for path, of in dict(raw["commands"]).items()}  # type: ignore[call-overload]
     return Tool(str(raw["tool"]), str(raw["version"]), str(raw["recorded"]), bool(raw["silent"]), known)
@@ -123,7 +124,7 @@ def _judge(command: Command, tools: Mapping[str, Tool], told: bool) -> Iterator[
             yield "tool", f"nothing is known of {name}.", remedy
         return
     tool = tools[name]
-    path, wrong = _walk(tool, words)
+    path, wrong = walk(tool, words)
     yield from wrong
     if told and not wrong:
         for pitfall in PITFALLS:
@@ -131,7 +132,7 @@ def _judge(command: Command, tools: Mapping[str, Tool], told: bool) -> Iterator[
                 yield "pitfall", f"`{' '.join([name, path]).strip()}` {pitfall.does}", pitfall.remedy
 
 
-def _walk(tool: Tool, words: list[str]) -> tuple[str, list[Verdict]]:
+def walk(tool: Tool, words: list[str]) -> tuple[str, list[Verdict]]:
     """The command that the words reach, and what the tool would not understand of them."""
     path, waiting, settled = "", list(words), False
     wrong: list[Verdict] = []
