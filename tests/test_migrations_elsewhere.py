@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -28,7 +29,7 @@ from opskit.errors import Refused
 from opskit.journal import Journal
 from opskit.outcome import Outcome
 from opskit.sandbox import Sandbox
-from opskit.services import Services, connect, migrations, pins, rehearsal, reversal, scratch
+from opskit.services import Services, busiest, connect, migrations, pins, rehearsal, reversal, scratch
 from opskit.services.migrations import Migrations
 from opskit.services.statements import File
 
@@ -61,7 +62,10 @@ def judge(name: str) -> Path:
 def older() -> Iterator[Any]:
     """Services of a database there, whose owner is no superuser."""
     binaries = scratch.Binaries(judge("postgres").parent, 15, packaged=True)
-    with scratch.server(binaries) as server:
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:  # as Supabase has it
+            patch.setitem(scratch.SETTINGS, "shared_preload_libraries", "pg_stat_statements")
+            server = stack.enter_context(scratch.server(binaries))
         with server.open("postgres").session() as session:
             session.execute(rehearsal.STANDINS.read_text())
             session.execute("alter role postgres login; alter database postgres owner to postgres")
@@ -141,6 +145,43 @@ def test_on_an_older_version_an_update_goes_in_batches(older: Any, tmp_path: Pat
     filling = older.migrations.filling("update filled set slug = 'n' || id where slug is null", [], "id")
     action = older.migrations.fill(filling, 1, 30)
     assert [r for _, r, _ in carry_out([action], older, Journal(tmp_path / "journal.jsonl"))] == [Result.DONE]
+
+
+BY_VALUE = "select count(*) from busy where n = $1"
+
+
+def test_the_busiest_statements_are_planned_before_and_after(older: Any) -> None:
+    assert older.migrations.busiest().empty  # without the extension
+    with older.database.session() as session:
+        session.execute("create schema if not exists extensions")
+        session.execute("create extension pg_stat_statements schema extensions")
+        session.execute("select extensions.pg_stat_statements_reset()")
+        session.execute(
+            "create table busy (id int, n int); insert into busy select i, i from generate_series(1, 9000) i"
+        )
+        session.execute("analyze busy")
+        for sql in ("select max(n) from busy", "select count(id) from busy", "select count(*) from busy where n = 5"):
+            session.execute(sql)
+        before = older.migrations.busiest()
+        plans = dict(zip(before.statement, before.plan, strict=True))
+        assert plans["select max(n) from busy"] == "Aggregate < Seq Scan busy"
+        assert plans[BY_VALUE] == "Aggregate < Seq Scan busy"
+        assert older.migrations.planned_otherwise(before).empty
+        session.execute("create index busy_n on busy (n)")
+        session.execute("alter table busy rename column id to number")
+        found = {row.statement: row.after for row in older.migrations.planned_otherwise(before).itertuples()}
+    assert set(found) == {"select max(n) from busy", "select count(id) from busy", BY_VALUE}
+    assert found[BY_VALUE] == "Aggregate < Index Only Scan busy_n busy"
+    assert "Index Only Scan busy_n busy" in found["select max(n) from busy"]
+    assert "42703" in found["select count(id) from busy"]
+
+
+def test_a_newer_version_plans_without_values(firm: Sandbox) -> None:
+    database = everything(firm.name)[1].database
+    found = busiest.plan(database, "select id from documents where user_id = $1 and title like 'a%' limit $2")
+    assert "documents_user" in found
+    assert busiest.plan(database, "select nothing from documents where id = $1").startswith("fails: column")
+    assert database.rows("select name from pg_prepared_statements") == []
 
 
 # pgbouncer.

@@ -18,7 +18,18 @@ import pandas as pd
 from opskit.actions import Action
 from opskit.database import Database
 from opskit.errors import BadInput
-from opskit.services import access, backfill, catalog, hazards, migrating, offenders, rehearsal, reversal, statements
+from opskit.services import (
+    access,
+    backfill,
+    busiest,
+    catalog,
+    hazards,
+    migrating,
+    offenders,
+    rehearsal,
+    reversal,
+    statements,
+)
 from opskit.services import migration_steps as steps
 from opskit.services.backfill import Filling
 from opskit.services.rehearsal import Rehearsal, Replay
@@ -202,6 +213,14 @@ class Migrations:
     def sizes(self, tables: Sequence[str]) -> pd.DataFrame:
         """table, size, rows, written: of these tables; `written` counts rows changed since the statistics began."""
         return self.database.read(SIZES, tables=list(tables))
+
+    def busiest(self) -> pd.DataFrame:
+        """statement, calls, seconds, plan: what the database is busiest with; empty without pg_stat_statements."""
+        return busiest.read(self.database)
+
+    def planned_otherwise(self, before: pd.DataFrame) -> pd.DataFrame:
+        """statement, calls, before, after: of the busiest statements those whose plan is another now."""
+        return busiest.changed(self.database, before)
 
     def in_batches(self, files: Sequence[File]) -> pd.DataFrame:
         """file, line, statement, rows: UPDATEs of large tables in these files, which should rather go in batches."""
