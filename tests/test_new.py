@@ -139,6 +139,7 @@ def test_a_newcomers_runbook_keeps_every_rule_and_finds_what_it_claims(newcomer:
     write(newcomer.root)
     newcomer.types("python scripts/generate.py")
     newcomer.types("python scripts/notebooks.py")
+    newcomer.types(f"opskit lint {NAME}")
     newcomer.types(f"python -m ruff check notebooks/{NAME}.ipynb")
     newcomer.types(f"python -m pytest tests/test_runbooks.py -k {NAME}")
     newcomer.types("python -m pytest tests/test_docs.py -k 'command or link or notebook or generated or response'")
@@ -154,6 +155,8 @@ def write(root: Path) -> None:
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
     scenarios = root / "opskit" / "sandbox" / "scenarios"
     (scenarios / f"{NAME}-example.yaml").unlink()
+    for name, text in NEWCOMER["migrations"].items():
+        (scenarios.parent / "schema" / "migrations" / name).write_text(text)
     for name, scenario in NEWCOMER["scenarios"].items():
         (scenarios / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, **scenario}, sort_keys=False))
 
