@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,10 +19,12 @@ from support import BEGIN, Machine, events, everything
 
 from opskit.actions import Action, Result, carry_out
 from opskit.archive import Archive
+from opskit.database import Database
 from opskit.errors import BadInput
 from opskit.journal import Journal
 from opskit.sandbox import Sandbox
-from opskit.services import Services, backfill, migrations
+from opskit.services import Services, backfill, migrations, scratch
+from opskit.services.migrations import Migrations
 
 ROWS = 3000
 MADE = f"""
@@ -115,6 +118,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from support import BEGIN, Machine, events, everything
 from opskit.actions import Action, carry_out
+from opskit.database import Database
 from opskit.journal import Journal
 def may_begin(action, reached=None):
     if reached and reached["batches"] == 3:
@@ -299,3 +303,48 @@ def test_from_the_command_line_it_is_stopped_and_resumed(
     after = [event["reached"] for event in events(Path(found["folder"]), "action.progress")]
     assert after.index(reached) + 1 < len(after)
     assert int(after[after.index(reached) + 1]["last"]) > int(reached["last"])
+
+
+@pytest.mark.deep
+def test_a_replica_that_falls_behind_is_waited_for_and_said_where_it_cannot_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backfill, "MOST_BEHIND", 64 * 1024)
+    monkeypatch.setattr(backfill, "LOOKS", 0.2)
+    for name, value in {"wal_level": "replica", "max_wal_senders": "4"}.items():
+        monkeypatch.setitem(scratch.SETTINGS, name, value)
+    binaries, home = scratch.choose(18), tmp_path / "r"
+    home.mkdir()
+    with scratch.server(binaries) as primary:
+        copied = scratch._run(
+            binaries, "pg_basebackup", "-h", str(primary.home), "-U", scratch.SUPERUSER, "-D", str(home / "data"), "-R"
+        )
+        assert copied.returncode == 0, copied.stderr
+        (home / scratch.WHOLE).write_text(scratch._boot())
+        with scratch._running(binaries, home) as replica, replica.open("postgres").session() as there:
+            with primary.open("postgres").session() as session:
+                session.execute(
+                    "create role postgres; create role nobody_special login; grant postgres to nobody_special"
+                )
+                session.execute(MADE + "alter table made owner to postgres")
+            there.execute("select pg_wal_replay_pause()")
+            seen: list[str] = []
+
+            def may_begin(action: Action, reached: Any = None) -> str:
+                if reached and "MB behind" in reached["note"]:
+                    seen.append(reached["note"])
+                    if len(seen) == 3:
+                        there.execute("select pg_wal_replay_resume()")
+                return ""
+
+            for user, told in ((scratch.SUPERUSER, "MB behind"), ("nobody_special", backfill.UNSEEN)):
+                users = {"read": user, "change": scratch.SUPERUSER}
+                address = f"postgresql:///postgres?host={primary.home}"
+                database = Database(address, users, dict.fromkeys(users, ""), "opskit/test")
+                services: Any = SimpleNamespace(database=database, migrations=Migrations(database, "postgres"))
+                journal = Journal(tmp_path / f"{user}.jsonl")
+                action = planned(services, f"update made set slug = '{user}' where slug is distinct from '{user}'", 200)
+                assert [r for _, r, _ in carry_out([action], services, journal, may_begin)] == [Result.DONE]
+                assert any(told in one["said"] for one in steps(journal))
+                database.close()
+    assert len(seen) >= 3

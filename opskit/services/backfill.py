@@ -277,7 +277,7 @@ class Fill(Change):
         with services.migrations.database.session(of["statement_timeout"] + 60.0) as session:
             migrating.begin_as(session, services.migrations.owner, of["lock_timeout"], of["statement_timeout"])
             session.execute("set row_security = off")  # rows that are hidden are an error, not done
-            for at in fill(session, _of(of), of["batch"], Reached(**told)):
+            for at in fill(session, services.database.rows, _of(of), of["batch"], Reached(**told)):
                 yield at.told()
 
     def by_hand(self, of: Arguments, before: Any) -> str:
@@ -307,16 +307,19 @@ def _of(of: Arguments) -> Filling:
     return Filling(of["table"], of["alias"], of["key"], of["key_type"], sets, of["where"])
 
 
-def fill(session: Session, filling: Filling, batch: int, at: Reached) -> Iterator[Reached]:
-    """Go over the table until no row is left; after each batch that is committed, how far that is."""
+def fill(session: Session, look: Rows, filling: Filling, batch: int, at: Reached) -> Iterator[Reached]:
+    """Go over the table until no row is left; after each batch that is committed, how far that is.
+
+    `look` asks as whoever may see how far replicas are; the owner of the rows need not.
+    """
     for _ in range(PASSES):
-        at = yield from _once_over(session, filling, batch, at)
+        at = yield from _once_over(session, look, filling, batch, at)
         if left(session.execute, filling)[0] == 0:
             return
         at = replace(at, last=None)
 
 
-def _once_over(session: Session, filling: Filling, batch: int, at: Reached) -> Reaching:
+def _once_over(session: Session, look: Rows, filling: Filling, batch: int, at: Reached) -> Reaching:
     size = batch
     while True:
         began = time.monotonic()
@@ -333,7 +336,7 @@ def _once_over(session: Session, filling: Filling, batch: int, at: Reached) -> R
         if waiting:  # those who waited come first
             time.sleep(spent)
             at = replace(at, held_up=at.held_up + spent)
-        at = yield from _let_replicas_follow(session, at)
+        at = yield from _let_replicas_follow(look, at)
 
 
 def _patiently(session: Session, filling: Filling, last: str | None, size: int) -> Batch:
@@ -363,16 +366,17 @@ def _together(session: Session, filling: Filling, last: str | None, size: int) -
     return until, changed, waiting
 
 
-def _let_replicas_follow(session: Session, at: Reached) -> Reaching:
+def _let_replicas_follow(look: Rows, at: Reached) -> Reaching:
     """Wait while a replica is behind; where that cannot be seen, say so."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        (now,) = session.execute(LAG)
+        (now,) = look(LAG)
+        behind = f"a replica is {now['seconds']:.0f} s and {now['bytes'] / 1024**2:.0f} MB behind"
         if now["seconds"] <= MOST_LAG and now["bytes"] <= MOST_BEHIND:
             return replace(at, note=UNSEEN if now["replicas"] > now["seen"] else "")
         if time.monotonic() > deadline:
-            raise Faulty("database", f"a replica is {now['seconds']:.0f} s behind, and stays so; stopped there.")
-        at = replace(at, held_up=at.held_up + LOOKS, note=f"a replica is {now['seconds']:.0f} s behind")
+            raise Faulty("database", f"{behind}, and stays so; stopped there.")
+        at = replace(at, held_up=at.held_up + LOOKS, note=behind)
         yield at
         time.sleep(LOOKS)
 
