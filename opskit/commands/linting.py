@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ from opskit.errors import BadInput, CannotTell
 from opskit.outcome import Exit
 
 if TYPE_CHECKING:
-    from opskit.database import Database
     from opskit.linting.lint import Reality
 
 
@@ -35,9 +33,13 @@ def lint(runbook: str | None) -> Reply:
     pages = [read(path, root()) for path in _paths(runbook)]
     with _reality() as reality:
         found = [finding for page in pages for finding in look(page, reality)]
+        unseen = reality.unseen
     lines = [f"{one.place}: {one.rule}: {one.wrong}" + (f" {one.remedy}" if one.remedy else "") for one in found]
     said = f"{len(found)} things are no longer true." if found else f"All is true in {len(pages)} of {len(pages)}."
-    return Reply([asdict(one) for one in found], "\n".join([*lines, said]), Exit(bool(found)))
+    if unseen:
+        lines.append(f"Their SQL was not looked at: {unseen}")
+    exit_code = Exit.ERROR if found else Exit.PEOPLE if unseen else Exit.OK
+    return Reply([asdict(one) for one in found], "\n".join([*lines, said]), exit_code)
 
 
 def _paths(runbook: str | None) -> list[Path]:
@@ -54,38 +56,29 @@ def _paths(runbook: str | None) -> list[Path]:
 
 @contextmanager
 def _reality() -> Iterator[Reality]:
-    """What runbooks are held against: a database is made for it, empty, and with the sandbox's schema."""
+    """What runbooks are held against. Where no database can be made, that is everything but SQL."""
     from opskit.cli import main  # noqa: PLC0415  # it imports this module
     from opskit.linting import schema, structure, tools  # noqa: PLC0415
     from opskit.linting.lint import Reality  # noqa: PLC0415
     from opskit.sandbox import SCENARIOS  # noqa: PLC0415
 
     known = {**tools.recorded(), "opskit": tools.introspected(main, "opskit", __version__)}
-    with _database() as database:
-        yield Reality(root(), known, structure.rehearsals(SCENARIOS), database, schema.learn(database))
-
-
-@contextmanager
-def _database() -> Iterator[Database]:
-    """Raises CannotTell where there is no PostgreSQL on this machine."""
-    from opskit.database import Database  # noqa: PLC0415
-    from opskit.sandbox import SandboxError  # noqa: PLC0415
-
-    try:
-        from opskit.sandbox.postgres import SUPERUSER, Postgres  # noqa: PLC0415
-    except ImportError as error:
-        raise CannotTell(
-            f"SQL could not be looked at: {error.name} is missing.", "pip install 'opskit[sandbox]'"
-        ) from None
-
-    with tempfile.TemporaryDirectory(prefix="opskit-lint-") as place:
-        server = Postgres(Path(place) / "database")
+    rehearsed = structure.rehearsals(SCENARIOS)
+    with ExitStack() as ending:
         try:
-            server.create()
-            database = Database(server.dsn(), {"read": SUPERUSER}, {"read": server.passwords[SUPERUSER]}, "opskit/lint")
-            yield database
-            database.close()
-        except SandboxError as error:
-            raise CannotTell(f"SQL could not be looked at: {error}") from None
-        finally:
-            server.stop()
+            database = ending.enter_context(schema.made(_scripts()))
+        except CannotTell as error:
+            yield Reality(root(), known, rehearsed, unseen=str(error))
+            return
+        yield Reality(root(), known, rehearsed, database, schema.learn(database))
+
+
+def _scripts() -> list[str]:
+    """What makes the schema: the platform's part, the team's migrations (else the sandbox's), opskit's rights."""
+    from opskit.sandbox import SCENARIOS  # noqa: PLC0415
+
+    shipped = SCENARIOS.with_name("schema")
+    migrations = sorted((root() / "supabase" / "migrations").glob("*.sql"))
+    files = [*(migrations or sorted((shipped / "migrations").glob("*.sql")))]
+    texts = [f"set role postgres;\n{path.read_text(encoding='utf-8')}" for path in files]
+    return [(shipped / "platform.sql").read_text(encoding="utf-8"), *texts]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from opskit.database import Database
+from opskit.services import scratch
 
 COLUMNS = """
     select c.oid::regclass::text as table, a.attname as column, a.attnotnull as filled,
@@ -30,6 +32,7 @@ KEYS = """
 ONE_OF = re.compile(r"CHECK \(\(\(?\"?(\w+)\"?\)?(?:::text)? = ANY \(\(?ARRAY\[(.*?)\]")
 QUOTED = re.compile(r"'((?:[^']|'')*)'")
 
+NEWEST = 18  # of PostgreSQL
 Column = tuple[str, str]  # table, column
 
 
@@ -42,6 +45,20 @@ class Schema:
     allowed: Mapping[Column, frozenset[str]]
     keys: set[tuple[Column, Column]]  # from, to: what stands there always exists
     growing: set[str] = field(default_factory=set)  # tables that get a row with every event, and keep it
+
+
+@contextmanager
+def made(scripts: Sequence[str]) -> Iterator[Database]:
+    """An empty database in which these have run, gone with this process. Raises CannotTell where none can be made."""
+    with scratch.server(scratch.choose(NEWEST)) as server:
+        database = server.open("postgres")
+        with database.session() as session:
+            for script in scripts:
+                session.execute(script)
+        try:
+            yield database
+        finally:
+            database.close()
 
 
 def learn(database: Database) -> Schema:

@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Collection, Iterator
 from datetime import UTC, date, datetime
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -136,6 +137,7 @@ def _imports(page: Page) -> Iterator[Finding]:
                         yield found(page, cell, node.lineno, "import", wrong, "See what it is called now.")
 
 
+@cache
 def _there(module: str, name: str) -> bool:
     try:
         if hasattr(importlib.import_module(module), name):
@@ -146,6 +148,7 @@ def _there(module: str, name: str) -> bool:
     return True
 
 
+@cache
 def services() -> dict[str, list[type[Any]]]:
     """The services of a run by name, and what each may be."""
     return {

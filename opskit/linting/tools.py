@@ -163,7 +163,7 @@ def _flag(tool: Tool, path: str, word: str, waiting: list[str]) -> Iterator[Verd
     names = [word] if word.startswith("--") else [f"-{char}" for char in word[1:]]
     for place, spelled in enumerate(names, 1):
         name, equals, value = spelled.partition("=")
-        if "*" in known:  # not all are recorded
+        if name not in known and "*" in known:  # not all are recorded
             return
         if name not in known:
             typed = f"{tool.name} {path}".strip()

@@ -45,6 +45,7 @@ SETTINGS = {
 }
 STANDINS = Path(__file__).with_name("standins")  # for extensions that are not installed
 OWN_EXTENSIONS = 18  # the first version that looks for extensions in a folder of ours, too
+BOTH = ("read", "change")
 STARTS = 20.0  # seconds
 LONGEST = 80  # characters of a path in which a socket may lie
 KEPT = ".scratch"  # beside the sandboxes
@@ -114,7 +115,7 @@ class Server:
     def open(self, name: str) -> Database:
         """One of its databases, as its superuser."""
         address = f"postgresql:///{name}?host={self.home}"
-        return Database(address, {"change": SUPERUSER}, {"change": ""}, "opskit/rehearsal")
+        return Database(address, dict.fromkeys(BOTH, SUPERUSER), dict.fromkeys(BOTH, ""), "opskit/rehearsal")
 
 
 @contextmanager
