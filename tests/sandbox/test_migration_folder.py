@@ -44,7 +44,7 @@ def test_the_ledger_holds_what_the_files_say(world: World) -> None:
         for name, text in migrations.shipped().items()
     ]
     assert asked(world, LEDGER) == files
-    assert len(files) == 7
+    assert len(files) >= 7
 
 
 def test_what_migrations_make_belongs_to_no_superuser(world: World) -> None:
@@ -102,7 +102,7 @@ def test_a_file_that_fails_leaves_nothing_but_a_line_in_the_log(world: World) ->
     text = "create table tags (id int);\ncreate table tags (id int);\n"
     play(world, {"what": "change_folder", "files": {NEW: text}}, {"what": "push"})
     assert asked(world, "select to_regclass('tags')") == [(None,)]
-    assert len(asked(world, LEDGER)) == 7
+    assert len(asked(world, LEDGER)) == len(migrations.shipped())
     (line,) = world.supabase.logs
     assert line.attributes["parsed.sql_state_code"] == "42P07"
 
@@ -117,7 +117,7 @@ def test_what_precedes_a_concurrent_index_stays_when_something_after_it_fails(wo
     play(world, {"what": "change_folder", "files": {NEW: text}}, {"what": "push"})
     found = asked(world, "select to_regclass('tags')::text, to_regclass('tags_id')::text, to_regclass('labels')::text")
     assert found == [("tags", "tags_id", None)]
-    assert len(asked(world, LEDGER)) == 7
+    assert len(asked(world, LEDGER)) == len(migrations.shipped())
 
 
 def test_a_push_gives_up_on_a_lock_soon(world: World) -> None:
