@@ -29,4 +29,6 @@ def doctor(target: str) -> Reply:
         table.add_row(mark, finding.what, finding.said)
     bad = [finding for finding in found if finding.good is False]
     text = f"{len(bad)} of {len(found)} would fail tonight." if bad else "Everything would work tonight."
+    if failing := sorted({finding.what for finding in bad if finding.what.startswith("runbook ")}):
+        text += f" Of the runbooks: {', '.join(name.removeprefix('runbook ') for name in failing)}."
     return Reply([asdict(finding) for finding in found], text, Exit(bool(bad)), table)

@@ -37,6 +37,7 @@ def lint(runbook: str | None) -> Reply:
     lines = [f"{one.place}: {one.rule}: {one.wrong}" + (f" {one.remedy}" if one.remedy else "") for one in found]
     said = f"{len(found)} things are no longer true." if found else f"All is true in {len(pages)} of {len(pages)}."
     if unseen:
+        said = f"{len(found)} other things are no longer true." if found else "Nothing else was found."
         lines.append(f"Their SQL was not looked at: {unseen}")
     exit_code = Exit.ERROR if found else Exit.PEOPLE if unseen else Exit.OK
     return Reply([asdict(one) for one in found], "\n".join([*lines, said]), exit_code)
