@@ -156,7 +156,7 @@ class Database:
         """
         target = f"--dbname={make_conninfo(self._address, user=self._users['read'] or '')}"
         command = [str(program), "--schema-only", f"--lock-wait-timeout={LOCK_TIMEOUT}", *options, target]
-        secret = {"PGPASSWORD": self._passwords["read"], "PGAPPNAME": self._name}
+        secret = {"PGPASSWORD": self._passwords["read"], "PGAPPNAME": f"{self._name}/pg_dump"}
         try:
             done = subprocess.run(
                 command, env={**os.environ, **secret}, capture_output=True, text=True, timeout=300, check=False

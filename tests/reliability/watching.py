@@ -8,23 +8,29 @@ from pglast import ast, parse_sql
 from pglast.visitors import Visitor
 
 from opskit.http import Read
-from opskit.services import app, providers, sentry, status, stripe, vercel
+from opskit.services import app, providers, sentry, status, stripe, supabase, vercel
 
 WEBHOOK = "/api/webhooks/stripe"
 READS: dict[str, tuple[Read, ...]] = {
     "stripe": stripe.READS,
     "vercel": vercel.READS,
     "sentry": sentry.READS,
+    "supabase": supabase.READS,
     "app": app.reads(WEBHOOK),  # the empty, unsigned POST among them is the one named exception
     "status": tuple(Read(r.method, f"/{{vendor}}{r.path}", r.right) for r in status.READS),
     # A canary costs money, so it is none of what a run does unless its parameters allow that.
     **{name: tuple(read for read in reads if read.method == "GET") for name, reads in providers.READS.items()},
 }
+ACCESS_SHARE = 1  # as PostgreSQL numbers its modes of locking
 OURS = ("opskit_read", "opskit_change")  # the users that opskit logs in as
 SOMEBODY = "somebody"
 FRAME = ("set idle_in_transaction_session_timeout = '60s'",)  # what a session begins with
 # Volatile to PostgreSQL, and harmless: of this transaction only; what a server is called; who waits for whom.
-HARMLESS = {"set_config", "pg_control_system", "pg_blocking_pids"}
+# How large, and whether it is a replica.
+HARMLESS = {
+    "set_config", "pg_control_system", "pg_blocking_pids", "pg_relation_size", "pg_total_relation_size",
+    "pg_is_in_recovery",
+}  # fmt: skip
 
 Entry = dict[str, Any]
 
@@ -58,6 +64,8 @@ def writing(statements: list[Entry]) -> list[Entry]:
             reading.add(entry["session"])
         elif said == "rollback":
             reading.discard(entry["session"])
+        elif entry["application"].endswith("/pg_dump"):  # a named exception: the schema's copy, for a rehearsal
+            found += [] if _copying(entry["sql"]) else [entry]
         elif said not in FRAME and (entry["session"] not in reading or not _question(entry["sql"])):
             found.append(entry)
     return found
@@ -83,6 +91,23 @@ def _question(sql: str) -> bool:
     """Whether it is one select that locks nothing and keeps nothing, its parts included."""
     statements = [raw.stmt for raw in parse_sql(sql)]
     return len(statements) == 1 and isinstance(statements[0], ast.SelectStmt) and not _trouble(statements[0])
+
+
+def _copying(sql: str) -> bool:
+    """Whether it reads definitions: questions, settings of its own, and locks that let everybody write."""
+    calm = (ast.SelectStmt, ast.TransactionStmt, ast.VariableSetStmt, ast.ExecuteStmt)
+    for raw in parse_sql(sql):
+        match raw.stmt:
+            case ast.LockStmt(mode=mode):
+                if mode != ACCESS_SHARE:
+                    return False
+            case ast.PrepareStmt(query=query):
+                if not isinstance(query, ast.SelectStmt) or _trouble(query):
+                    return False
+            case statement:
+                if not isinstance(statement, calm) or _trouble(statement):
+                    return False
+    return True
 
 
 class _Look(Visitor):  # type: ignore[misc]  # pglast has no types
