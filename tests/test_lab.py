@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ import pytest
 import yaml
 from support import BEGIN, ENABLE, ENDPOINT, REPOSITORY, SMALL, Opskit, data, events, keep, wrong
 
-from opskit import archive, environment, provenance
+from opskit import approval, archive, environment, provenance
 from opskit.adopt import _sources
 from opskit.commands.lab import investigate
 from opskit.errors import BadInput, Refused
@@ -302,6 +303,12 @@ def test_in_production_a_colleague_approves_before_the_door_opens(
             as_bo.setenv("OPSKIT_OPERATOR", "bo")
             as_bo.setenv("OPSKIT_SIGNING_KEY", str(bo))
             assert opskit("approve", folder.name, "--type", f"{live} 1").exit_code == 0
+        word = approval.load(place := archive.Archive(outputs).approval(folder))
+        assert word
+        replace(word, plan="sha256:of-another-plan").save(place)
+        assert "in production another person approves" in door.asks(copy, f"{live} 1")
+        assert not (folder / "manifest.json").exists()
+        word.save(place)
         assert "done and verified: 1 of 1 actions" in door.asks(copy, "")
     (applied,) = archive.Archive(outputs).following(folder, "applies")
     assert (wrong(folder), wrong(applied)) == ((), ())
