@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections import defaultdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import httpx
 import pytest
 from support import OPSKIT, REPOSITORY, Opskit, data
 
-from opskit.linting import endpoints, shell, tools
+from opskit.drill import Score
+from opskit.linting import endpoints, exercised, shell, tools
 from opskit.linting.cells import METADATA
 from opskit.sandbox import Sandbox
 
@@ -92,6 +94,28 @@ def test_a_page_of_markdown_is_linted_by_its_own_lines(tmp_path: Path, opskit: O
     page.write_text("# Old\n\n## Commands\n\n```bash\nsupabase db remote commit\n```\n\n[gone](./gone.md)\n")
     found = data(opskit("lint", str(page), "--json"))
     assert [(one["line"], one["rule"]) for one in found] == [(6, "command"), (9, "link")]
+
+
+def test_the_title_says_when_everything_was_rehearsed_and_lint_when_that_was_before_a_change(
+    repository: Path, opskit: Opskit
+) -> None:
+    path = repository / "notebooks" / "autosave-incidents.ipynb"
+    for day in (date(2020, 1, 1), date(2026, 11, 28)):  # the second replaces the first
+        exercised.note(path, day)
+        title = json.loads(path.read_text())["cells"][0]["source"]
+        assert [line for line in title if "exercised" in line] == [f"| **Last exercised** | {day} |\n"]
+        found = data(opskit("lint", "autosave-incidents", "--json"))
+        stale = day.year == 2020
+        assert [one["rule"] for one in found if one["cell"] == "title"] == ["title"] * stale
+
+
+def test_a_runbook_was_exercised_when_every_scenario_and_every_twin_passed() -> None:
+    scenarios = {"one": True, "two": False}
+    scores = [Score("one", 1, False), Score("one", 1, True), Score("two", 1, False)]
+    assert exercised.wholly(scores, scenarios)
+    assert not exercised.wholly(scores[:2], scenarios)
+    assert not exercised.wholly([*scores, Score("one", 2, True, wrong=["a false cause"])], scenarios)
+    assert not exercised.wholly(scores, {})
 
 
 def test_what_is_no_runbook_is_refused(opskit: Opskit) -> None:

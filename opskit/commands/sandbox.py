@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from opskit.commands.answering import Reply, archive, root, verb
 from opskit.commands.runs import carry_out, ended, look
 from opskit.drill import Score, rehearse
 from opskit.errors import BadInput, OpskitError
+from opskit.linting import exercised
 from opskit.outcome import Exit, Outcome
 from opskit.parameters import validate
 from opskit.runbooks import load
@@ -165,8 +167,9 @@ def _named(name: str) -> str:
 @click.option("--seed", "seeds", multiple=True, type=int, help="Which companies; by default 1, 2 and 3.")
 @click.option("--jobs", default=2, show_default=True, help="How many sandboxes at once.")
 @click.option("--twins/--no-twins", default=True, show_default=True, help="Also without the decisive evidence.")
+@click.option("--note", is_flag=True, help="Write into the title of each runbook when all of its scenarios passed.")
 @verb
-def drill(what: str | None, seeds: tuple[int, ...], jobs: int, twins: bool) -> Reply:
+def drill(what: str | None, seeds: tuple[int, ...], jobs: int, twins: bool, note: bool) -> Reply:
     """Rehearse scenarios end to end and score them: all of them, a runbook's, or one."""
     with _plainly():
         scenarios = [what] if what and (what in company.scenarios() or Path(what).suffix) else company.scenarios()
@@ -183,7 +186,20 @@ def drill(what: str | None, seeds: tuple[int, ...], jobs: int, twins: bool) -> R
     scores = _rehearse_all(wanted, min(jobs, len(wanted)))
     failed = [s for s in scores if not s.passed]
     text = f"{len(scores) - len(failed)} of {len(scores)} drills passed."
+    if note:
+        text += _noted(scores)
     return Reply([s.data() for s in scores], text, Exit.ERROR if failed else Exit.OK)
+
+
+def _noted(scores: list[Score]) -> str:
+    """Writes down which runbooks were rehearsed wholly; says so."""
+    scenarios: dict[str, dict[str, bool]] = {}
+    for name in company.scenarios():
+        scenarios.setdefault(written(name)["runbook"], {})[name] = bool(written(name).get("twin"))
+    done = [book for book, of in scenarios.items() if exercised.wholly(scores, of)]
+    for book in done:
+        exercised.note(load(book, root()).path, datetime.now(UTC).date())
+    return f" Noted in: {', '.join(done) or 'no runbook; not all of its scenarios passed'}."
 
 
 def written(scenario: str) -> dict[str, Any]:

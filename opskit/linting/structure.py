@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 from opskit import parameters, runbooks
 from opskit.errors import BadInput
 from opskit.linting import cells
+from opskit.linting.exercised import ROW
 from opskit.linting.findings import Finding
 from opskit.linting.pages import BY_HAND, Cell, Page
 from opskit.priorities import RESPONSE
@@ -81,6 +82,10 @@ def _title(page: Page) -> Iterator[Finding]:
     for name, (line, said) in facts.items():
         if wrong := _untrue(name, said, facts.get("Priority", (0, ""))[1].upper()):
             yield found(page, cell, line, "title", wrong)
+    (line, rehearsed), (_, updated) = facts.get(ROW, (0, "")), facts.get("Last updated", (0, ""))
+    if rehearsed and rehearsed < updated:
+        wrong = f"it was updated on {updated}, after it was exercised on {rehearsed}."
+        yield found(page, cell, line, "title", wrong, f"Run: opskit drill {page.path.stem} --note")
 
 
 def _untrue(name: str, said: str, priority: str) -> str:
@@ -92,7 +97,7 @@ def _untrue(name: str, said: str, priority: str) -> str:
         within = RESPONSE[priority].total_seconds()
         if not time or int(time[1]) * SPAN[time[2]] != within:
             return f"{priority} is answered within {within / 60:.0f} minutes, not {said}."
-    if name in ("Last updated", "Last exercised"):
+    if name in ("Last updated", ROW):
         try:
             if date.fromisoformat(said) > datetime.now(UTC).date():
                 return f"{name} lies in the future."
