@@ -282,3 +282,15 @@ def test_with_its_process_goes_a_server_and_what_it_held(target: Database, tmp_p
     while home.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not home.exists()
+
+
+@pytest.mark.deep
+def test_where_nothing_can_be_kept_it_is_rehearsed_all_the_same(
+    target: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state").write_text("no folder")
+    monkeypatch.setenv("OPSKIT_STATE", str(tmp_path / "state"))
+    for _ in range(2):
+        found = rehearse(target, tmp_path, "select 1;")
+        assert (found.earlier, list(found.tried.verdict)) == (0, ["passes"])
+    assert not scratch.purge()

@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -158,17 +158,15 @@ def purge() -> bool:
 def _claimed() -> Iterator[Path | None]:
     """The folder for what is kept, ours alone for now; None where there can be none, or somebody else has it."""
     place = places(Path())[1] / KEPT
-    if _as_nobody() or len(str(place)) > LONGEST:
-        yield None
-        return
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (place / "lock").open("w") as lock:
+    with ExitStack() as held:
         try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = held.enter_context((place / "lock").open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield None
-            return
-        yield place
+            ours = not _as_nobody() and len(str(place)) <= LONGEST
+        except OSError:  # it is taken, or there is no place that we may write to
+            ours = False
+        yield place if ours else None
 
 
 @contextmanager
