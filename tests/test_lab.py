@@ -222,6 +222,7 @@ def executed(copy: Path, outputs: Path, repository: Path) -> None:
         subprocess.run([sys.executable, "-c", code, str(copy)], cwd=repository, check=True, timeout=120)
 
 
+@pytest.mark.deep
 def test_an_investigation_is_closed_with_what_its_copy_shows(
     firm: Sandbox, repository: Path, outputs: Path, opskit: Opskit
 ) -> None:
@@ -360,8 +361,11 @@ def test_what_a_person_fills_in_counts_and_the_incident_stays(copy: Path, output
     about = archive.about(folder)
     model = declared(CELL.replace("since", "incident").replace("Moment", "Text").replace('"24h"', "None", 1)
                      .replace("incident: Text", "incident: Optional[Text]"))  # fmt: skip
-    filled = hand.filled_in(folder, dict(about), model(environment="other", incident=None))
-    assert (filled["environment"], archive.about(folder)["parameters"]["environment"]) == ("other", "other")
+    filled = hand.filled_in(folder, dict(about), model(environment="production", incident=None))
+    assert (filled["environment"], archive.about(folder)["parameters"]["environment"]) == ("production", "production")
+    with pytest.raises(BadInput, match="no environment 'nowhere'"):
+        hand.filled_in(folder, dict(about), model(environment="nowhere"))
+    assert archive.about(folder)["environment"] == "production"  # or nothing more could be saved
     with pytest.raises(BadInput, match="was begun for incident"):
         hand.filled_in(folder, dict(about), model(incident="INC-9"))
     (folder / "manifest.json").write_text("{}")

@@ -19,7 +19,7 @@ from typing import Any
 from IPython import get_ipython
 from pydantic import BaseModel
 
-from opskit import files
+from opskit import environment, files
 from opskit.display import say
 from opskit.errors import BadInput, Refused
 from opskit.journal import Journal
@@ -35,7 +35,7 @@ _noting: list[Callable[[Any], None]] = []  # what this kernel calls before each 
 def filled_in(folder: Path, about: dict[str, Any], given: BaseModel) -> dict[str, Any]:
     """The head of an investigation, with the parameters that its person has filled in by now.
 
-    Raises Refused where it is closed, and BadInput for another incident than it was begun for.
+    Raises Refused where it is closed, and BadInput for another incident than it was begun for, or no environment.
     """
     if is_closed(folder):
         raise Refused(f"investigation {about['run']} is closed, and its record is sealed.", "Open another: opskit lab")
@@ -45,7 +45,8 @@ def filled_in(folder: Path, about: dict[str, Any], given: BaseModel) -> dict[str
             f"this investigation was begun for incident {about['incident']!r}.",
             f"Leave it so, or open another: opskit lab {about['runbook']} --incident {values['incident']}",
         )
-    about |= {"parameters": values, "environment": values.get("environment") or "sandbox"}
+    target = environment.load(values.get("environment") or "sandbox", Path(about["root"]))
+    about |= {"parameters": values, "environment": target.name, "retention_days": target.retention_days}
     files.write(folder / "run.json", json.dumps(about, indent=1, ensure_ascii=False))
     return about
 
