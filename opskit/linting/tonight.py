@@ -38,6 +38,16 @@ COLUMNS = """
                   where attrelid = to_regclass(%(table)s) and attname = name and not attisdropped) as may
     from unnest(%(columns)s::text[]) as wanted (name)
 """
+FILTERED = """
+    select c.oid::regclass::text as name,
+           exists (select 1 from pg_policy p
+                   where p.polrelid = c.oid and exists (
+                     select 1 from unnest(p.polroles) as named (role)
+                     where role = 0 or pg_has_role(role, 'usage'))) as has_policy
+    from unnest(%(tables)s::text[]) as wanted (name) join pg_class c on c.oid = to_regclass(wanted.name)
+    where c.relrowsecurity and not pg_has_role(c.relowner, 'usage')
+      and not (select rolbypassrls or rolsuper from pg_roles where rolname = current_user)
+"""
 ROLE = "select rolname as name, pg_has_role(oid, 'member') as may from pg_roles where rolname = any(%(roles)s::text[])"
 
 
@@ -87,6 +97,7 @@ class Night:
         reads = [right.removeprefix("select on ") for access, right in needed if right.startswith("select on ")
                  if access == "plan"]  # fmt: skip
         yield from self._may(self.services, "select", reads)
+        yield from self._filtered(self.services, reads)
         for right in (right for access, right in needed if access == "apply"):
             yield from self._may_change(right)
 
@@ -98,6 +109,15 @@ class Night:
             elif not row["may"]:
                 yield False, f"the {who} role may not {what} on {row['name']}."
 
+    def _filtered(self, services: Services, tables: list[str]) -> Iterator[tuple[bool | None, str]]:
+        """Row-level security changes nothing, silently, where it hides the rows."""
+        who = "read" if services is self.services else "change"
+        for row in services.database.rows(FILTERED, tables=tables):
+            if row["has_policy"]:
+                yield None, f"a policy decides which rows of {row['name']} the {who} role sees."
+            else:
+                yield False, f"row-level security hides every row of {row['name']} from the {who} role."
+
     def _may_change(self, right: str) -> Iterator[tuple[bool | None, str]]:
         if roles := MEMBER.search(right):
             for row in self.changing.database.rows(ROLE, roles=[role for role in roles.groups() if role]):
@@ -107,6 +127,7 @@ class Night:
         for part in right.split(";"):
             left, _, names = part.partition(" on ")
             tables = re.findall(r"[\w.]+", names)
+            yield from self._filtered(self.changing, tables)
             for what, columns in RIGHT.findall(left) if tables else ():
                 if not columns:
                     yield from self._may(self.changing, what, tables)
