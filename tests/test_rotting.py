@@ -75,7 +75,6 @@ def measured(reality: Reality, most: int) -> tuple[Counter[str], Counter[str], l
     tried, seen, missed = Counter[str](), Counter[str](), []
     for path in NOTEBOOKS:
         page = pages.read(path, REPOSITORY)
-        assert lint.lint(page, reality) == []
         places = list(spots(page))
         random.Random(path.stem).shuffle(places)
         here_tried = Counter[str]()

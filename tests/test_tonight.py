@@ -57,6 +57,7 @@ def test_a_renamed_column_and_a_revoked_right_are_named_with_the_runbooks_that_n
     assert not any("ai_requests" in said for said in wrong["autosave-incidents"])
 
 
+@pytest.mark.deep
 def test_rows_that_row_level_security_hides_from_a_role_are_told(opskit: Opskit, firm: Sandbox, tmp_path: Path) -> None:
     try:
         amiss(firm, tmp_path, "alter role opskit_change nobypassrls")
