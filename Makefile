@@ -17,7 +17,7 @@ demo: install
 	$(BIN)/opskit demo
 
 test: install lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not deep"
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not deep"
 
 test-deep: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -79,6 +79,7 @@ def test_a_route_that_production_was_not_built_with_is_only_built(firm: Sandbox,
     assert [action.name for action in plan.load(folder / "plan.json")] == ["vercel.redeploy"]
 
 
+@pytest.mark.deep
 def test_results_that_vanish_are_collected_first_and_what_still_runs_is_nobodys_task(firm: Sandbox) -> None:
     firm.break_with("ai-long-running-task")
     first, outcome = again(firm)

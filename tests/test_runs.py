@@ -113,6 +113,7 @@ def test_look_plan_approve_apply_take_back(opskit: Opskit, firm: Sandbox, output
     assert Path(applied["folder"], "notebook.ipynb").stat().st_size < 2_000_000
 
 
+@pytest.mark.deep
 def test_the_same_change_is_made_again_in_another_run(opskit: Opskit, firm: Sandbox, repository: Path) -> None:
     """Stripe answers a known idempotency key from memory, and does nothing: each run needs keys of its own."""
     firm.break_with("endpoint-disabled")

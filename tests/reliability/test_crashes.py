@@ -99,7 +99,7 @@ def left(folder: Path) -> bool:
 # Every moment of every action. One chain of processes for each moment: each is killed one action further on.
 
 
-@pytest.mark.parametrize("moment", quickly(MOMENTS, "in the action", "in the result"))
+@pytest.mark.parametrize("moment", quickly(MOMENTS, "in the action"))
 def test_killed_at_each_action_in_turn(
     moment: str, scene: Scene, run: Run, opskit: Opskit, outputs: Path, tally: Tally
 ) -> None:

@@ -173,6 +173,7 @@ def test_these_are_all_outside_calls_of_a_drill(opskit: Opskit, firm: Sandbox, t
     ended_well(night)
 
 
+@pytest.mark.deep
 def test_one_trouble_after_another(opskit: Opskit, firm: Sandbox, tmp_path: Path, small: str) -> None:
     """The first change is refused in one way after the other, and finished when it is accepted."""
     run = plan(opskit, firm, tmp_path, small)
@@ -338,6 +339,7 @@ def test_the_database_gets_stuck_in_the_middle(
     ended_well(night)
 
 
+@pytest.mark.deep
 def test_a_row_that_somebody_holds(opskit: Opskit, firm: Sandbox, tmp_path: Path, small: str, outputs: Path) -> None:
     """We wait a few seconds for it, and say so."""
     run = plan(opskit, firm, tmp_path, small)

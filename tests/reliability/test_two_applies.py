@@ -101,6 +101,7 @@ def test_of_two_that_lock_at_the_same_moment_exactly_one_does(
     print(f"\nThe lock alone, {rounds} rounds: exactly one held it each time ({won} times Ana, {rounds - won} Bo).")
 
 
+@pytest.mark.deep
 def test_on_one_machine_the_second_apply_of_the_same_plan_is_refused_too(
     firm: Sandbox, two: tuple[Machine, Machine]
 ) -> None:
