@@ -28,7 +28,7 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/opskit lint
 	$(BIN)/python scripts/generate.py --check
-	$(BIN)/python scripts/screenshots.py --check
+	$(BIN)/python scripts/shown.py
 
 format: install
 	$(BIN)/ruff check --fix .

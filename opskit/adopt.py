@@ -24,6 +24,7 @@ from opskit.lab import copies, order
 from opskit.lock import is_attended
 from opskit.outcome import Outcome
 from opskit.redaction import redactor
+from opskit.runbooks import without_pictures
 
 RUN = re.compile(r"\brun (\d{8}T\d{9}-[0-9a-f]{4})\b")  # as `begin` says it
 EDITS = "edits.diff"
@@ -54,7 +55,7 @@ def _keep(nb: Any, folder: Path, root: Path) -> tuple[Path, Outcome]:
     target = environment.load(about["environment"], root)
     known = redactor({"read": environment.resolve(target, "read")}, environment.standing(target))
     journal = Journal(folder / record.JOURNAL, known)
-    _forget_papermill(nb)
+    _forget_what_is_no_evidence(nb)
     clean = runner.cleaned(nb, known)
     record.write(folder / record.NOTEBOOK, nbformat.writes(clean))
     record.write(folder / "environment.json", target.model_dump_json(indent=1))
@@ -85,10 +86,12 @@ def _run(nb: Any, notebook: Path) -> str:
     raise BadInput(f"{notebook}: no run was begun in it.", "Save the notebook after running its `begin` cell.")
 
 
-def _forget_papermill(nb: Any) -> None:
-    """Papermill notes that every cell was completed, also those that never ran."""
+def _forget_what_is_no_evidence(nb: Any) -> None:
+    """Pictures of how it is done; and papermill's note that every cell was completed, also of those that never ran."""
     for part in (nb, *nb.cells):
         part.metadata.pop("papermill", None)
+    for cell in nb.cells:
+        cell.source = without_pictures(cell.source) if cell.cell_type == "markdown" else cell.source
 
 
 def committed(runbook: str, root: Path) -> Any:
@@ -111,7 +114,7 @@ def edited(nb: Any, original: Any) -> dict[str, list[str]]:
 
 def _sources(nb: Any) -> dict[str, list[str]]:
     return {
-        cell.id: [f"{line}\n" for line in cell.source.splitlines()]
+        cell.id: [f"{line}\n" for line in without_pictures(cell.source).splitlines()]
         for cell in nb.cells
         if not _only_sets_values(cell) and (cell.id, cell.cell_type) != ("verdict", "markdown")
     }

@@ -20,6 +20,7 @@ from opskit.errors import BadInput
 
 SECTIONS = ("Symptoms", "Impact", "Diagnosis", "Resolution", "Prevention", "Escalation")
 TEMPLATE = "runbook-template"
+PICTURE = re.compile(r"\n*!\[[^\]]*\]\(\.\./docs/[^)\s]+\)")
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ class Runbook:
 
     def _trees(self) -> list[ast.Module]:
         return [ast.parse("".join(c["source"])) for c in self.cells if c["cell_type"] == "code"]
+
+
+def without_pictures(prose: str) -> str:
+    """A runbook's prose as a record has it: that shows what was found, and lies where no picture of ours is."""
+    return PICTURE.sub("", prose)
 
 
 def load(name: str, root: Path) -> Runbook:

@@ -46,6 +46,7 @@ from opskit.outcome import Outcome, classify
 from opskit.permit import STOPPING, handled_by, undisturbed
 from opskit.plan import Plan
 from opskit.redaction import Redactor, each, redactor
+from opskit.runbooks import without_pictures
 from opskit.scrub import redact_files
 from opskit.spelling import sound
 
@@ -147,6 +148,8 @@ class OpskitEngine(Engine):  # type: ignore[misc]  # papermill has no types
         nb.metadata.pop("papermill", None)  # it would claim that every cell was completed, whatever happens
         for cell in nb.cells:
             cell.metadata.pop("papermill", None)
+            if cell.cell_type == "markdown":
+                cell.source = without_pictures(cell.source)
             if "injected-parameters" in cell.metadata.get("tags", []):
                 cell.id = "injected-parameters"
         try:

@@ -20,14 +20,10 @@ from typing import Any
 import nbformat
 from nbconvert import HTMLExporter
 from PIL import Image, ImageChops
+from shown import ROOT, SCENARIO, SECTIONS, STEPS, save
 
-ROOT = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT = 1200, 960
-SCENARIO = "endpoint-disabled"
 SANDBOX = "demo"
-# The steps that tell the story, by their pinned ids, in the record's own order; of a section, only its heading.
-STEPS = ("impact-size", "diagnosis-endpoint-about", "diagnosis-endpoint", "resolution-apply", "resolution-after")
-SECTIONS = ("impact", "diagnosis", "resolution")
 LINES = 5  # of a long output
 STYLE = """
 <style>
@@ -122,7 +118,7 @@ def photograph(page: Path, to: Path, browser: str) -> None:
         used = ImageChops.difference(seen, Image.new("RGB", seen.size, "white")).getbbox()
         bottom = min((used[3] if used else HEIGHT) + 16, HEIGHT)
         to.parent.mkdir(exist_ok=True)
-        seen.crop((0, 0, WIDTH, bottom)).quantize(128).save(to, optimize=True)
+        save(seen.crop((0, 0, WIDTH, bottom)), to)
 
 
 if __name__ == "__main__":

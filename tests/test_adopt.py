@@ -25,6 +25,7 @@ def executed(firm: Sandbox, repository: Path, tmp_path: Path) -> Path:
     """A runbook that plain papermill ran, on an endpoint that was switched off."""
     firm.break_with("endpoint-disabled")
     keep(repository, *SMALL)
+    _illustrate(repository / "notebooks" / "small.ipynb")
     path = tmp_path / "executed.ipynb"
     subprocess.run(
         [sys.executable, "-m", "papermill", "--no-progress-bar", str(repository / "notebooks" / "small.ipynb"),
@@ -32,6 +33,20 @@ def executed(firm: Sandbox, repository: Path, tmp_path: Path) -> Path:
         capture_output=True, check=True, timeout=120, cwd=repository,
     )  # fmt: skip
     return path
+
+
+def _illustrate(runbook: Path) -> None:
+    """How it is done, as our runbooks show it; and a picture that somebody put into the notebook itself."""
+    nb = nbformat.read(runbook, as_version=4)
+    prose = "Like this.\n\n![How it is done](../docs/lab-apply.png)\n\n![What I saw](attachment:seen.png)"
+    seen = {"seen.png": {"image/png": ""}}
+    nb.cells.append(nbformat.v4.new_markdown_cell(prose, id="illustrated", attachments=seen))
+    nbformat.write(nb, runbook)
+
+
+def _illustrated(folder: Path) -> str:
+    (cell,) = [c for c in nbformat.read(folder / "notebook.ipynb", as_version=4).cells if c.id == "illustrated"]
+    return str(cell.source)
 
 
 def test_a_notebook_that_was_run_by_hand_becomes_a_record(executed: Path, opskit: Opskit) -> None:
@@ -54,6 +69,16 @@ def test_an_unedited_notebook_shows_no_difference(executed: Path, opskit: Opskit
     folder = Path(data(opskit("seal", executed, "--json"))["folder"])
     assert events(folder, "edited") == events(folder, "disorder") == []
     assert not (folder / "edits.diff").exists()
+    assert _illustrated(folder) == "Like this.\n\n![What I saw](attachment:seen.png)"
+
+
+def test_a_record_shows_what_was_found_and_not_how_it_is_done(
+    firm: Sandbox, repository: Path, outputs: Path, opskit: Opskit
+) -> None:
+    keep(repository, *SMALL)
+    _illustrate(repository / "notebooks" / "small.ipynb")
+    looked = opskit("run", "small", "--environment", firm.name, "--json")
+    assert _illustrated(Path(data(looked)["folder"])) == "Like this.\n\n![What I saw](attachment:seen.png)"
 
 
 def code(source: str, name: str, *tags: str) -> Any:
