@@ -52,6 +52,8 @@ def needed(book: Runbook) -> list[tuple[str, str, str]]:
     """(plan or apply, service, right), for everything that the runbook's cells may look at or plan."""
     reads = [("plan", service, right) for service in MODULES for right in _reads(service, book)]
     tables = [("plan", "database", f"select on {table}") for table in _tables(book)]
+    if any("pg_stat_" in right for *_, right in tables):
+        tables.append(("plan", "database", "membership of pg_monitor"))  # or what others run is hidden, row by row
     if book.calls("providers"):
         reads += [("plan", name, route.right) for name, routes in providers.READS.items() for route in routes]
     changes = [("apply", *right) for right in _changes(book)]

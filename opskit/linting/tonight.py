@@ -98,8 +98,11 @@ class Night:
                  if access == "plan"]  # fmt: skip
         yield from self._may(self.services, "select", reads)
         yield from self._filtered(self.services, reads)
-        for right in (right for access, right in needed if access == "apply"):
-            yield from self._may_change(right)
+        for access, right in needed:
+            if access == "apply":
+                yield from self._may_change(right)
+            elif roles := MEMBER.search(right):
+                yield from self._member(self.services, roles)
 
     def _may(self, services: Services, what: str, tables: list[str]) -> Iterator[tuple[bool | None, str]]:
         who = "read" if services is self.services else "change"
@@ -118,11 +121,15 @@ class Night:
             else:
                 yield False, f"row-level security hides every row of {row['name']} from the {who} role."
 
+    def _member(self, services: Services, roles: re.Match[str]) -> Iterator[tuple[bool | None, str]]:
+        who = "read" if services is self.services else "change"
+        for row in services.database.rows(ROLE, roles=[role for role in roles.groups() if role]):
+            if not row["may"]:
+                yield False, f"the {who} role is no member of {row['name']}."
+
     def _may_change(self, right: str) -> Iterator[tuple[bool | None, str]]:
         if roles := MEMBER.search(right):
-            for row in self.changing.database.rows(ROLE, roles=[role for role in roles.groups() if role]):
-                if not row["may"]:
-                    yield False, f"the change role is no member of {row['name']}."
+            yield from self._member(self.changing, roles)
             return
         for part in right.split(";"):
             left, _, names = part.partition(" on ")
