@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import scene as scenes
 from scene import Said, Scene
+from sealed_archive import allowed, place, signed, unsigned_one, verified
+
+__all__ = ["allowed", "place", "signed", "unsigned_one", "verified"]  # its fixtures
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,7 @@ PARAMETERS = """from typing import Optional
 from opskit.parameters import IncidentId
 incident: Optional[IncidentId] = None  # the incident's id
 environment: EnvironmentName = "sandbox"  # where to look"""
+BEGIN = "import os, signal, sys, time\nfrom opskit import begin\nrun = begin('small')"
 CELLS = (f"import victims\nvictims.arm()\nfrom opskit import begin\nrun = begin({RUNBOOK!r})", "run.apply()")
 
 
