@@ -116,6 +116,61 @@ def test_who_has_to_wait_is_told_until_when() -> None:
     assert saving.waiting(rows.head(0), NOW, blocked=True).empty
 
 
+def failing(**changes: Any) -> dict[str, Any]:
+    return line(**{"status": 500, "operation": "autosave:snapshot", "code": "23502", "text": "said", **changes})
+
+
+SAVED_SINCE = line(at=NOW)
+CAPPED = failing(code="23514", text="Plan free allows 200 document snapshots")
+
+
+@pytest.mark.parametrize(
+    ("lines", "causes", "left", "standing"),
+    [
+        ([failing()], [], 1, 1),
+        ([failing(), SAVED_SINCE], [], 1, 0),  # it failed, nobody knows why, and is over
+        ([failing(code="23514")], ["snapshot-cap"], 1, 1),  # a rule of the schema, whatever else is wrong
+        ([CAPPED], ["snapshot-cap"], 0, 0),
+        ([CAPPED], [], 1, 0),  # it says that the account is full, which it is not
+        ([CAPPED, SAVED_SINCE], [], 0, 0),
+        ([failing(code="53300")], ["lock"], 1, 0),
+        ([failing(code=None, operation=None)], [], 1, 0),
+        ([failing(code=None, operation=None, status=504)], [], 0, 0),  # the edge's
+        ([failing(code="42P01")], ["broken-trigger"], 0, 0),
+        ([failing(code="57014")], ["lock"], 0, 0),
+        ([failing(code="57014")], [], 1, 0),  # it waited for nothing that we can see
+        ([failing(code="57014", operation="autosave:update_document")], [], 0, 0),  # stored since, by somebody
+        ([line(), line(status=409), line(status=401)], [], 0, 0),
+    ],
+)
+def test_a_failed_save_that_no_check_answers_for_is_left(
+    lines: list[dict[str, Any]], causes: list[str], left: int, standing: int
+) -> None:
+    log = pd.DataFrame(lines, columns=["at", "status", "operation", "code", "document", "text"])
+    found = saving.unclaimed(log, pd.DataFrame([risk(document="d2")]), causes.__contains__)
+    assert (len(found), found.standing.sum()) == (left, standing)
+
+
+@pytest.mark.parametrize(
+    ("report", "lines", "causes", "untold"),
+    [
+        ({}, [], [], 1),
+        ({"failure_type": "network"}, [], [], 0),
+        ({}, [line(status=429)], [], 0),
+        ({}, [line(status=429, at=NOW)], [], 1),  # another save's
+        ({}, [line(status=404)], [], 1),
+        ({}, [line(status=404)], ["rls-denial"], 0),
+        ({"document": None}, [line(status=429)], [], 1),
+    ],
+)
+def test_a_reported_error_without_a_line_that_tells_why_is_left(
+    report: dict[str, Any], lines: list[dict[str, Any]], causes: list[str], untold: int
+) -> None:
+    log = pd.DataFrame(lines, columns=["at", "status", "operation", "code", "document", "text"])
+    left = saving.unclaimed(log, pd.DataFrame([risk()]), causes.__contains__)
+    assert saving.unanswered(pd.DataFrame([reported(**report)]), log, left, causes.__contains__) == untold
+
+
 def reported(**changes: Any) -> dict[str, Any]:
     usual = {"created_at": LOST, "failure_type": "error", "user_id": "u1", "document": "d1"}
     return {**usual, **changes}

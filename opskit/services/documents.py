@@ -142,6 +142,12 @@ class Documents:
             raise CannotTell(f"database: document {document} or its {kind} is no longer there.")
         return stored[0]["body"] or {}, kept[0]["body"] or {}
 
+    def owner(self, document: str) -> str:
+        """Whose a document is."""
+        return str(
+            self.database.first("select user_id::text as owner from documents where id = %(id)s", id=document).owner
+        )
+
     def compared(self, risky: pd.DataFrame) -> pd.DataFrame:
         """The same rows with `words_lost`, and how much of the copy's text that is."""
         rows = risky[["document", "kind", "copy"]].itertuples(index=False, name=None)

@@ -6,7 +6,7 @@ their own text leaves the same traces, and is asked.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +21,8 @@ MANY = 5  # writers who have them at the same time
 NEAR = timedelta(seconds=60)  # between a log line and what it is about
 WAITED = ("55P03", "57014")  # lock not available; statement timeout
 BROKEN = ("42P01", "42702", "42703", "42883", "42P13")  # the code of a trigger, for everybody
+FORBIDDEN = ("42501", "42P17")  # a policy
+CAP = r"Plan \S+ allows"  # what the trigger says that counts an account's snapshots; its code is that of any rule
 
 EXPLAINED = "because"
 LEVELS = {"P0": "CRITICAL", "P1": "HIGH", "P2": "HIGH", "P3": "MEDIUM", "none": "LOW"}
@@ -81,6 +83,34 @@ def ongoing(failures: pd.DataFrame, log: pd.DataFrame) -> pd.DataFrame:
     often = failures.groupby(["failure_type", "user_id"]).user_id.transform("size") >= OFTEN
     usual = failures.failure_type.isin(["conflict", "network"])
     return failures[(usual & (often | (by_type.transform("nunique") > MANY))) | (~usual & ~over)]
+
+
+def unclaimed(log: pd.DataFrame, losses: pd.DataFrame, found: Callable[[str], bool]) -> pd.DataFrame:
+    """The failed saves that no other check answers for; `standing`: a rule of the schema refuses that document still.
+
+    A wait and a full account answer for their failures while they last, and for those that are over: the document
+    was saved later, or holds by now what its snapshot does.
+    """
+    failed = log[(log.status >= 500) | log.code.notna()]
+    saved = log[log.status == 200].groupby("document")["at"].max().to_dict()
+    later = pd.to_datetime(failed.document.map(saved), utc=True) > pd.to_datetime(failed["at"], utc=True)
+    held = (failed.operation == "autosave:update_document") & ~failed.document.isin(losses.document)
+    code = failed.code.fillna("").astype(str)
+    cap = (code == "23514") & failed.text.fillna("").astype(str).str.contains(CAP, regex=True)
+    edge = failed.status.isin([502, 503, 504]) & failed.operation.isna()
+    waited = code.isin(WAITED) & (later | held | found("lock"))
+    full = cap & (later | found("snapshot-cap"))
+    left = ~(edge | code.isin([*BROKEN, *FORBIDDEN]) | waited | full)
+    return failed.assign(standing=code.str.startswith("23") & ~cap & ~later)[left]
+
+
+def unanswered(reports: pd.DataFrame, log: pd.DataFrame, left: pd.DataFrame, found: Callable[[str], bool]) -> int:
+    """How many reported errors have no line of the log, at their time, that a check answers for."""
+    hidden = (log.status == 404) & (not found("rls-denial"))
+    known = dict(iter(log[(log.status >= 400) & ~hidden & ~log.index.isin(left.index)].groupby("document")["at"]))
+    errors = reports[~reports.failure_type.isin(["conflict", "network"])]
+    pairs = zip(errors.document, pd.to_datetime(errors.created_at, utc=True), strict=True)
+    return sum(not (document in known and ((known[document] - at).abs() <= NEAR).any()) for document, at in pairs)
 
 
 def explained(risky: pd.DataFrame, log: pd.DataFrame) -> pd.DataFrame:
