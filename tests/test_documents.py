@@ -162,6 +162,31 @@ def test_what_was_written_meanwhile_is_not_overwritten(
     assert stored(services, one.document) == "<p>newer</p>"
 
 
+WRITE_ON = "update documents set content = content || jsonb_build_object('html', %s::text) where id = %s"
+
+
+def test_what_was_written_on_after_the_loss_is_for_the_author_to_decide(
+    services: Services, truncated: pd.DataFrame
+) -> None:
+    def found(document: str) -> Any:
+        return next(one for one in losses(services).itertuples() if one.document == document)
+
+    row, other, *_ = truncated.itertuples()
+    assert not found(row.document).written_on
+    _, copy = services.documents.bodies(row.document, row.kind, row.copy)
+    write(services, WRITE_ON, copy["html"][: len(copy["html"]) // 4].rpartition(" ")[0], row.document)
+    again = found(row.document)  # nothing in it that the copy has not
+    assert (again.written_on, again.words_only_stored) == (True, 0)
+    write(services, WRITE_ON, "<p>what nobody has a copy of</p>", other.document)
+    once_more = found(other.document)
+    assert once_more.because == "the sanitiser failed"
+    assert (once_more.written_on, once_more.words_only_stored > 3) == (True, True)
+    told = pd.DataFrame([once_more])
+    quiet = datetime.now(UTC) + timedelta(hours=1)
+    assert not saving.restorable(told, quiet, blocked=False).any()
+    assert saving.waiting(told, quiet, blocked=False).empty
+
+
 LATER = """
     insert into document_snapshots (document_id, user_id, autosave_hash, payload, created_at)
     select d.id, d.user_id, 'later', '{"html": "<p>the newest text</p>"}',

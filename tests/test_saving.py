@@ -39,6 +39,7 @@ def test_urgency(hit: Hit, level: str, priority: str) -> None:
 
 def risk(**changes: Any) -> dict[str, Any]:
     usual = {"document": "d1", "user_id": "u1", "sign": "shrunk", "lost_at": LOST, "last_attempt": LOST}
+    usual |= {"written_on": False, "words_only_stored": 0}
     return {**usual, **changes}
 
 
@@ -52,6 +53,8 @@ def because(row: dict[str, Any], *lines: dict[str, Any]) -> str:
     return str(saving.explained(pd.DataFrame([row]), log).because.iloc[0])
 
 
+EARLIER, LATER = LOST - timedelta(seconds=8), LOST + timedelta(seconds=20)
+KILLED = line(status=504)
 SANITISED = line(operation="sanitize:html")
 FAILED = line(status=500, operation="autosave:update_document", code="42P01")
 
@@ -68,6 +71,10 @@ FAILED = line(status=500, operation="autosave:update_document", code="42P01")
         (risk(sign="never-stored"), [line()], "answered 200, and no row was changed"),
         (risk(sign="never-stored"), [line(), FAILED], "the update failed with 42P01"),
         (risk(sign="never-stored"), [], ""),
+        (risk(sign="never-stored"), [line(at=EARLIER), KILLED], "the save was cut off"),
+        (risk(sign="never-stored"), [KILLED, line(at=NOW - timedelta(minutes=59, seconds=30))], ""),
+        (risk(sign="never-stored"), [line(), line(status=409, at=LATER)], "answered 200, and no row was changed"),
+        (risk(sign="never-stored"), [line(at=EARLIER)], ""),  # the save before; of this one we know nothing
         (risk(sign="jumped-back"), [line()], ""),
     ],
 )
@@ -90,6 +97,9 @@ def test_no_loss_needs_no_explanation() -> None:
         (risk(because="the update failed with 42P01", sign="never-stored"), True),
         (risk(because="the update failed with 57014", sign="never-stored"), False),
         (risk(because="anything", sign="jumped-back"), False),
+        (risk(because="the sanitiser failed", written_on=True, words_only_stored=300), False),
+        (risk(because="the sanitiser failed", written_on=True), True),  # it has no word that the copy has not
+        (risk(because="the update failed with 42P01", sign="never-stored", words_only_stored=9), True),  # it is older
     ],
 )
 def test_what_may_be_put_back(row: dict[str, Any], may: bool) -> None:

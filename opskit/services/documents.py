@@ -26,7 +26,8 @@ MOST = 5000  # documents that one search reports; how many there are is told in 
 
 # A sign is what makes us doubt: `never-stored`, the newest snapshot is newer than the document and differs; `shrunk`,
 # from one copy to the next more than half was gone, and is still; `jumped-back`, it goes on from an older copy as if
-# the texts saved after that had never been. For each the copy from before the loss, and since when it is lost.
+# the texts saved after that had never been. For each the copy from before the loss, and since when it is lost; and
+# `written_on`, whether what is stored is no longer what the loss had left.
 PLAIN = "btrim(regexp_replace(regexp_replace(coalesce(b.body ->> 'html', ''), '<[^>]*>', ' ', 'g'), '\\s+', ' ', 'g'))"
 SEARCH = """
 with active as (
@@ -50,7 +51,7 @@ with active as (
      from document_branches b where b.document_id = d.id and b.is_main)
   ) c
 ), stepwise as (
-  select k.*, lead(size) over w as next_size, lead(at) over w as next_at
+  select k.*, lead(size) over w as next_size, lead(at) over w as next_at, lead(text) over w as next_text
   from kept k window w as (partition by id order by at, (kind = 'version'))
 ), dropped as materialized (
   select s.id, s.updated_at, s.size, {plain} as plain
@@ -64,14 +65,16 @@ with active as (
     union all select content from document_versions where c.kind = 'version' and id = c.copy) b
 ), signs as (
   select * from (
-    select distinct on (d.id) d.id, 'never-stored' as sign, k.copy, k.kind, k.at, k.at as lost_at, k.size, k.text
+    select distinct on (d.id) d.id, 'never-stored' as sign, k.copy, k.kind, k.at, k.at as lost_at, k.size, k.text,
+           null as left_with
     from stored d join kept k on k.id = d.id and k.kind = 'snapshot' order by d.id, k.at desc
   ) newest where exists (
     select from stored d where d.id = newest.id and newest.at > d.updated_at + interval '5 seconds'
       and newest.text is distinct from d.text)
   union all
   select * from (
-    select distinct on (d.id) d.id, 'shrunk', s.copy, s.kind, s.at, coalesce(s.next_at, d.updated_at), s.size, s.text
+    select distinct on (d.id) d.id, 'shrunk', s.copy, s.kind, s.at, coalesce(s.next_at, d.updated_at), s.size, s.text,
+           coalesce(s.next_text, '')
     from stored d join stepwise s on s.id = d.id
     where s.size > 200 and d.size < s.size * 0.5 and coalesce(s.next_size, d.size) < s.size * 0.5
     order by d.id, s.at desc
@@ -79,7 +82,7 @@ with active as (
   union all
   select * from (
     select distinct on (d.id)
-           d.id, 'jumped-back', newer.copy, newer.kind, newer.at, d.updated_at, newer.size, md5(newer.plain)
+           d.id, 'jumped-back', newer.copy, newer.kind, newer.at, d.updated_at, newer.size, md5(newer.plain), null
     from dropped d
     join read older on older.id = d.id and older.plain <> '' and starts_with(d.plain, older.plain)
     join read newer on newer.id = d.id and newer.at > older.at and newer.at < d.updated_at and newer.size > d.size
@@ -100,6 +103,7 @@ with active as (
 )
 select d.id::text as document, d.user_id::text as user_id, c.sign, c.kind, c.copy::text as copy, c.at as copied_at,
        c.lost_at, length(coalesce(d.content ->> 'html', '')) as stored_length, c.size as copy_length,
+       coalesce(c.left_with <> md5(d.content ->> 'html'), false) as written_on,
        d.updated_at, count(*) over () as found,
        greatest(d.updated_at, c.lost_at, a.at,
                 (select max(created_at) from document_snapshots s where s.document_id = d.id),
@@ -118,6 +122,7 @@ COLUMNS = (
     "lost_at",
     "stored_length",
     "copy_length",
+    "written_on",
     "updated_at",
     "found",
     "last_attempt",
@@ -149,12 +154,13 @@ class Documents:
         )
 
     def compared(self, risky: pd.DataFrame) -> pd.DataFrame:
-        """The same rows with `words_lost`, and how much of the copy's text that is."""
+        """The same rows with `words_lost`, how much of the copy's text that is, and `words_only_stored`."""
         rows = risky[["document", "kind", "copy"]].itertuples(index=False, name=None)
         pairs = [self.bodies(*map(str, row)) for row in rows]
         lost = [texts.lost(*pair) for pair in pairs]
+        only_stored = [texts.lost(copy, stored) for stored, copy in pairs]
         share = [n / max(len(texts.words(copy)), 1) for n, (_, copy) in zip(lost, pairs, strict=True)]
-        return risky.assign(words_lost=lost, share_lost=[round(one, 2) for one in share])
+        return risky.assign(words_lost=lost, share_lost=[round(one, 2) for one in share], words_only_stored=only_stored)
 
     def difference(self, document: str, kind: str, copy: str) -> pd.DataFrame:
         """A readable difference: what restoring would take away (-) and bring back (+)."""

@@ -19,12 +19,14 @@ QUIET = timedelta(minutes=15)  # without an attempt: before that, an open tab ma
 OFTEN = 3  # conflicts or broken connections of one writer
 MANY = 5  # writers who have them at the same time
 NEAR = timedelta(seconds=60)  # between a log line and what it is about
+SLACK = timedelta(seconds=2)  # a request is logged at its beginning, and keeps its snapshot a little later
 WAITED = ("55P03", "57014")  # lock not available; statement timeout
 BROKEN = ("42P01", "42702", "42703", "42883", "42P13")  # the code of a trigger, for everybody
 FORBIDDEN = ("42501", "42P17")  # a policy
 CAP = r"Plan \S+ allows"  # what the trigger says that counts an account's snapshots; its code is that of any rule
 
 EXPLAINED = "because"
+CUT_OFF = "the save was cut off"  # by the host, between the snapshot and the update
 LEVELS = {"P0": "CRITICAL", "P1": "HIGH", "P2": "HIGH", "P3": "MEDIUM", "none": "LOW"}
 
 
@@ -126,13 +128,23 @@ def _because(row: Mapping[Hashable, Any], lines: pd.DataFrame) -> str:
     near = lines[(lines["at"] >= lost - NEAR) & (lines["at"] <= lost + NEAR)]
     if row["sign"] == "shrunk" and (near.operation == "sanitize:html").any():
         return "the sanitiser failed"
-    if row["sign"] == "never-stored":
-        failed = near[near.operation == "autosave:update_document"]
-        if len(failed):
-            return f"the update failed with {failed.code.iloc[-1]}"
-        if (near.status == 200).any():
-            return "answered 200, and no row was changed"
-    return ""
+    return _unstored(near, lost) if row["sign"] == "never-stored" else ""
+
+
+def _unstored(near: pd.DataFrame, kept: pd.Timestamp) -> str:
+    """Why a text reached its snapshot at `kept`, and no further: the last answer that was no refusal decides.
+
+    Saves are seconds apart: an answer of 200 may be the one before, and proves nothing beside a save that failed.
+    """
+    answers = near[(near["at"] >= kept - SLACK) & ~near.status.between(400, 499)].sort_values("at", kind="stable")
+    if answers.empty:
+        return ""
+    last = answers.iloc[-1]
+    if last.operation == "autosave:update_document":
+        return f"the update failed with {last.code}"
+    if last.status >= 500 and pd.isna(last.operation):
+        return CUT_OFF
+    return "answered 200, and no row was changed" if last.status == 200 and not (near.status >= 500).any() else ""
 
 
 def held_up(losses: pd.DataFrame) -> pd.Series:
@@ -158,8 +170,16 @@ def waiting(losses: pd.DataFrame, now: datetime, blocked: bool) -> pd.Series:
 
 
 def _ours(losses: pd.DataFrame) -> pd.Series:
-    """Which losses are for us to put right: explained, and not an old text over a newer one."""
-    return (losses[EXPLAINED] != "") & (losses.sign != "jumped-back")
+    """Which losses are for us to put right: explained, and neither text lost by it."""
+    return (losses[EXPLAINED] != "") & ~two_texts(losses)
+
+
+def two_texts(losses: pd.DataFrame) -> pd.Series:
+    """Which documents hold a text of their own beside the copy: only their authors know which they want.
+
+    An old text was saved over a newer one, or they were written on after the loss, and going back would lose that.
+    """
+    return (losses.sign == "jumped-back") | (losses.written_on & (losses.words_only_stored > 0))
 
 
 def mail(kind: str, documents: list[tuple[str, datetime]]) -> str:
@@ -175,8 +195,9 @@ WORDS = {
     "back. Please look through it, and tell us if anything newer is missing.",
     "question": "Your document became much shorter at about the time of a fault. If you shortened it yourself, all is "
     "well and you need do nothing. If not, tell us: a longer copy from the time below still exists.",
-    "two-texts": "An older text of yours was saved over a newer one, probably from another tab or device. Both still "
-    "exist. Please tell us which you want, or merge them from the document's history.",
+    "two-texts": "Your document holds one text, and a copy from the time below another: an older text was saved over a "
+    "newer one, or a fault of ours took text out and you wrote on. Both still exist. Please tell us which you want, or "
+    "merge them from the document's history.",
 }
 
 
