@@ -19,7 +19,7 @@ import pytest
 import yaml
 from support import BEGIN, ENABLE, ENDPOINT, REPOSITORY, SMALL, Opskit, data, events, keep, wrong
 
-from opskit import approval, archive, environment, provenance
+from opskit import approval, archive, environment, provenance, record
 from opskit.adopt import _sources
 from opskit.commands.lab import investigate
 from opskit.errors import BadInput, Refused
@@ -79,6 +79,29 @@ def test_a_head_that_names_another_file_as_its_copy_names_none(copy: Path, outpu
     (folder / "manifest.json").write_text("{}")
     copies.tidy(outputs)
     assert copy.exists()
+
+
+def test_what_a_person_put_beside_a_copy_outlives_it(copy: Path, outputs: Path) -> None:
+    folder = copies.record_of(copy, outputs)
+    assert folder
+    kept = copy.parent / ".ipynb_checkpoints" / "small-checkpoint.ipynb"
+    kept.parent.mkdir()
+    kept.write_text("{}")
+    (notes := copy.parent / "notes.md").write_text("what I saw")
+    (folder / "manifest.json").write_text("{}")
+    copies.tidy(outputs)
+    assert list(copy.parent.rglob("*")) == [notes]
+    notes.unlink()
+    copies.tidy(outputs)
+    assert not copy.parent.exists()
+
+
+def test_what_was_run_after_the_last_save_is_noticed(copy: Path, outputs: Path) -> None:
+    folder = copies.record_of(copy, outputs)
+    assert folder
+    assert copies.is_saved(folder, copy)
+    (folder / record.JOURNAL).write_text('{"at": "2126-01-01T00:00:00.000+00:00", "event": "cell.started"}\n')
+    assert not copies.is_saved(folder, copy)
 
 
 def test_what_runbooks_link_to_is_where_a_copys_links_lead(outputs: Path) -> None:

@@ -138,6 +138,14 @@ curl -s -H "Authorization: $(op read 'op://x')" https://x 2>&1
     assert next(one for one in shell.commands(text) if one.fed).fed == "select 'a; b';\n"
 
 
+def test_a_quote_that_is_never_closed_hides_no_rot(tmp_path: Path, opskit: Opskit) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n\n```bash\nls\nvercel logs --environment 'production\nstripe events retry evt_1\n```\n")
+    linted = opskit("lint", page, "--json")
+    found = [(one["line"], one["rule"], one["wrong"]) for one in data(linted)]
+    assert found == [(5, "command", "the shell cannot read this: no closing quotation.")], linted.output
+
+
 def test_the_record_of_tools_says_when_and_of_what() -> None:
     known = tools.recorded()
     assert {"stripe", "supabase", "vercel", "psql", "curl", "git", "gh"} <= set(known)

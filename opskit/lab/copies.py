@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import ast
 import json
-import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 from opskit import archive, files, provenance, record
 from opskit.environment import Environment
+from opskit.journal import read
 
 FOLDER = "lab"
 KEY = "copy"  # of a record's head: where the copy lies, from the archive
@@ -87,8 +89,19 @@ def still_open(outputs: Path) -> Iterator[Path]:
     yield from (run for run in runs if archive.about(run).get(KEY) and not (run / record.MANIFEST).exists())
 
 
+def is_saved(folder: Path, copy: Path) -> bool:
+    """Whether the copy was saved since a cell of it was last run: later outputs are in somebody's browser alone."""
+    ran = [event["at"] for event in read(folder / record.JOURNAL) if event["event"] == "cell.started"]
+    return not ran or copy.stat().st_mtime >= datetime.fromisoformat(ran[-1]).timestamp()
+
+
 def tidy(outputs: Path) -> None:
-    """Remove the copies of investigations that are closed: their records have everything."""
+    """Remove the copies of investigations that are closed: their records have them. What else lies there stays."""
     for run in archive.Archive(outputs).runs():
         if (run / record.MANIFEST).exists() and (copy := copy_of(run, outputs)):
-            shutil.rmtree(copy.parent, ignore_errors=True)
+            copy.unlink(missing_ok=True)
+            checkpoints = copy.parent / ".ipynb_checkpoints"
+            (checkpoints / f"{copy.stem}-checkpoint.ipynb").unlink(missing_ok=True)
+            for folder in (checkpoints, copy.parent):
+                with suppress(OSError):  # it is gone, or not empty
+                    folder.rmdir()

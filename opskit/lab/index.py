@@ -12,7 +12,7 @@ from jupyter_server.utils import url_path_join
 from tornado.web import authenticated
 
 from opskit import adopt, archive, environment, record, runbooks
-from opskit.errors import OpskitError
+from opskit.errors import OpskitError, Refused
 from opskit.lab import copies
 
 URL = "/opskit"
@@ -76,9 +76,15 @@ class Close(Page):
         try:
             folder = archive.Archive(self.lab.outputs).find(self.get_body_argument("run"))
             copy = copies.copy_of(folder, self.lab.outputs)
-            for session in await self.session_manager.list_sessions():
-                if copy and self.lab.copies / session["path"] == copy:
-                    await self.session_manager.delete_session(session["id"])
+            sessions = await self.session_manager.list_sessions()
+            mine = [one["id"] for one in sessions if copy and self.lab.copies / one["path"] == copy]
+            if mine and copy and not copies.is_saved(folder, copy):
+                raise Refused(
+                    f"{folder.name} was not saved since its last cell ran.",
+                    f"Save it (Ctrl+S), and close it then. If its page is gone: opskit seal {folder.name}",
+                )
+            for one in mine:
+                await self.session_manager.delete_session(one)
             _, outcome = adopt.conclude(folder, self.lab.outputs, self.lab.root)
         except OpskitError as error:
             self.show(error=error)

@@ -26,7 +26,7 @@ class Command:
 
 
 def commands(text: str, first: int = 1) -> Iterator[Command]:
-    """The commands of a text whose first line has that number. What cannot be read as shell is left out."""
+    """The commands of a text whose first line has that number. What cannot be read as shell is left out; see `unreadable`."""
     text = PLACEHOLDER.sub(lambda m: f"[{m[1].replace(' ', '_')}]", text)
     fed: dict[int, tuple[str, int]] = {}  # by the line of the command
 
@@ -47,6 +47,16 @@ def commands(text: str, first: int = 1) -> Iterator[Command]:
         if words := list(_plain(words)):
             body, at = fed.get(line + piece.rstrip().count("\n"), ("", 0))
             yield Command(tuple(words), first + line, body, at)
+
+
+def unreadable(text: str, first: int = 1) -> Iterator[tuple[int, str]]:
+    """Where a text that is shell cannot be read as such, and why: from there on nobody knows what its commands are."""
+    text = HEREDOC.sub(lambda m: m[3] + "\n" * m[0].count("\n"), PLACEHOLDER.sub("[x]", text))
+    for start, piece in _pieces(text):
+        try:
+            shlex.split(piece.replace("\\\n", " "), comments=False)
+        except ValueError as error:
+            yield first + text.count("\n", 0, start), str(error).lower().rstrip(".")
 
 
 def _plain(words: list[str]) -> Iterator[str]:

@@ -85,6 +85,8 @@ def introspected(group: click.Group, name: str, version: str) -> Tool:
 
 def check(page: Page, tools: Mapping[str, Tool]) -> Iterator[Finding]:
     for snippet in page.snippets("bash"):
+        for line, why in shell.unreadable(snippet.text, snippet.line) if snippet.text.endswith("\n") else ():
+            yield Finding(page.name, snippet.cell.id, line, "command", f"the shell cannot read this: {why}.")
         for command in typed(snippet, tools):
             place = (page.name, snippet.cell.id, command.line)
             for rule, wrong, remedy in _judge(command, tools, snippet.told):

@@ -39,8 +39,9 @@ ASKERS = """
       and coalesce(subscription_current_period_start, ai_words_reset_date) < %(begins)s
     order by id
 """
-NEWEST_TASK = """
-    select id::text, provider_response_id from ai_background_tasks where user_id = %s order by created_at desc limit 1
+TASK_BY_THEN = """
+    select id::text, provider_response_id from ai_background_tasks
+    where user_id = %s and created_at <= %s order by created_at desc limit 1
 """
 LOSE = "update user_profiles set ai_words_used_this_month = greatest(ai_words_used_this_month + %s, 0) where id = %s"
 
@@ -169,7 +170,7 @@ def _start_task(world: World, told: StartTask, user: str, rng: random.Random) ->
     else:
         _send(world, user, app_ai.TASK, asked)
     with app_database.session(world) as connection:
-        task, response = connection.execute(NEWEST_TASK, [user]).fetchone() or ("", None)
+        task, response = connection.execute(TASK_BY_THEN, [user, world.clock.now()]).fetchone() or ("", None)
     world.actors[f"{told.name or told.what}_tasks"].append(task)
     if response is not None:
         _become(world, told, response)
