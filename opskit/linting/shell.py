@@ -26,7 +26,7 @@ class Command:
 
 
 def commands(text: str, first: int = 1) -> Iterator[Command]:
-    """The commands of a text whose first line has that number. What cannot be read as shell is left out; see `unreadable`."""
+    """The commands of a text whose first line has that number. What is `unreadable` is left out."""
     text = PLACEHOLDER.sub(lambda m: f"[{m[1].replace(' ', '_')}]", text)
     fed: dict[int, tuple[str, int]] = {}  # by the line of the command
 
