@@ -12,7 +12,7 @@ import yaml
 from support import as_bash_reads, everything
 
 from opskit.actions import Change, plain
-from opskit.errors import Denied, Faulty, Refused
+from opskit.errors import BadInput, Denied, Faulty, Refused
 from opskit.sandbox import Sandbox
 from opskit.services import Services, migrating, migrations, reversal
 from opskit.services.statements import File
@@ -121,6 +121,23 @@ def test_a_file_that_was_edited_since_the_plan_is_not_applied(services: Services
     file(tmp_path, "drop table documents;")
     with pytest.raises(Refused, match="is not the file that was planned"):
         Change.known[action.name].do(services, action.arguments, action.before, "key")
+
+
+@pytest.mark.parametrize("text", [b"create tabel made (id int);", b"\xff\xfe", b"select 1;\0"])
+def test_a_file_that_cannot_be_read_is_neither_planned_nor_entered(
+    services: Services, tmp_path: Path, text: bytes
+) -> None:
+    planned = apply(services, file(tmp_path, "select 1;"))
+    (tmp_path / f"{VERSION}_made.sql").write_bytes(text)
+    (broken,) = migrations.opened(tmp_path).files
+    with pytest.raises(BadInput, match=r"_made\.sql:1"):
+        apply(services, broken)
+    with pytest.raises(BadInput, match=r"_made\.sql:1"):
+        services.migrations.finish_file(broken, [1], 1, 30)
+    for before in (planned.before, {**planned.before, "file": None}):  # a plan of an earlier version had None
+        with pytest.raises(Refused, match="not applied"):
+            Change.known[planned.name].do(services, planned.arguments, before, "key")
+    assert ledger(services) == []
 
 
 def test_what_destroys_is_approved_by_name(services: Services, tmp_path: Path) -> None:

@@ -50,6 +50,17 @@ def digest(file: File | None) -> str | None:
     return None if file is None or file.trouble else actions.digest(file.texts)
 
 
+def planned(of: Arguments, digest_then: str | None) -> File:
+    """The file of an action, if it still is the one that was planned. Raises Refused where it is not, or cannot be
+    sent: a file that could not be read has no statements, and an empty file would be entered as applied."""
+    file = read(of)
+    if file is not None and file.trouble:
+        raise Refused(f"{file.trouble}; not applied.")
+    if file is None or digest(file) != digest_then:
+        raise Refused(f"{of['path']} is not the file that was planned; not applied.")
+    return file
+
+
 def kept(database: Database, version: str) -> bool:
     """Whether the ledger has a version; a database without a ledger has none."""
     try:
@@ -74,9 +85,7 @@ class Apply(Change):
         return bool(now["in_ledger"])
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
-        file = read(of)
-        if file is None or digest(file) != before["file"]:
-            raise Refused(f"{of['path']} is not the file that was planned; not applied.")
+        file = planned(of, before["file"])
         only = of.get("statements")
         left = [s for s in file.statements if s.node is not None and (only is None or s.number in only)]
         with services.migrations.database.session(of["statement_timeout"] + 60.0) as session:

@@ -247,13 +247,13 @@ class Migrations:
     # What a plan may ask for. Each of these only describes; nothing happens.
 
     def apply_file(self, file: File, lock_timeout: float, statement_timeout: float) -> Action:
-        """Apply a pending file."""
+        """Apply a pending file. Raises BadInput for one that cannot be sent at all."""
         of = _about(file, lock_timeout, statement_timeout)
         before = {"in_ledger": False, "file": migrating.digest(file)}
         return migrating.Apply().plan(of, before, hazards.destroys(file))
 
     def finish_file(self, file: File, left: Sequence[int], lock_timeout: float, statement_timeout: float) -> Action:
-        """Apply what of a file is missing, and enter it."""
+        """Apply what of a file is missing, and enter it. Raises BadInput for one that cannot be sent at all."""
         of = {**_about(file, lock_timeout, statement_timeout), "statements": list(left)}
         shown = ", ".join(map(str, left)) or "none"
         before = {"in_ledger": False, "file": migrating.digest(file)}
@@ -323,6 +323,8 @@ class Migrations:
 
 
 def _about(file: File, lock_timeout: float, statement_timeout: float) -> dict[str, Any]:
+    if file.trouble:
+        raise BadInput(f"{file.trouble}.", "Mend the file first: what cannot be read cannot be applied.")
     return {
         "path": str(file.path), "version": file.version, "name": file.name,
         "lock_timeout": lock_timeout, "statement_timeout": statement_timeout,
