@@ -128,6 +128,7 @@ def test_each_stuck_task_ends_as_its_provider_says_and_what_was_paid_for_stays(
         CUT: "incomplete",
         GONE: "expired",
         WORKING: "in_progress",
+        YOUNG: "unknown",  # after three minutes nothing has expired
     }
 
     planned = settled(company, stuck)  # what is still worked on is left alone
@@ -154,7 +155,7 @@ def test_each_stuck_task_ends_as_its_provider_says_and_what_was_paid_for_stays(
     assert "the result stays" in next(why for _, result, why in taken_back if result is Result.STALE)
     back = {task: company.database.rows(ROW, task=task)[0] for task in rows}
     assert back.pop(FINISHED_ONE) == rows[FINISHED_ONE]
-    assert {task: row["status"] for task, row in back.items()} == stuck.status.drop(FINISHED_ONE).to_dict()
+    assert {task: row["status"] for task, row in back.items()} == stuck.status.drop([FINISHED_ONE, YOUNG]).to_dict()
     assert {(row["error"], row["result"]) for row in back.values()} == {(None, None)}
     assert company.database.rows(LEDGER, usage=usage) == [{"model": "gpt-5", "words_generated": 4}]
     assert company.profiles.miscounted().empty
@@ -197,11 +198,12 @@ def test_404_alone_does_not_tell_that_a_result_is_gone(
     firm.break_with(tmp_path / "stuck-tasks.yaml")
     stuck = look(company)
     at_openai = (FINISHED_ONE, CUT, GONE, WORKING)
-    assert stuck.state.to_dict() == {ORPHAN: "never sent", ANCIENT: "expired", **dict.fromkeys(at_openai, "unknown")}
+    waiting = dict.fromkeys((*at_openai, YOUNG), "unknown")
+    assert stuck.state.to_dict() == {ORPHAN: "never sent", ANCIENT: "expired", **waiting}
     assert "another project" in stuck.reason[GONE]
     assert {action.arguments["task"] for action in settled(company, stuck)} == {ORPHAN, ANCIENT}
 
-    kept["resp_young"] = FINISHED  # which is not stuck, and shows that the key is the right one
+    kept["resp_young"] = {"status": "in_progress", "output": []}  # which shows that the key is the right one
     stuck = look(company)
     assert set(stuck.state[list(at_openai)]) == {"expired"}
     planned = [action for action in settled(company, stuck) if action.name == "tasks.expire"]
@@ -210,6 +212,34 @@ def test_404_alone_does_not_tell_that_a_result_is_gone(
     assert {task for task, result in found.items() if result is Result.STALE} == {GONE}
     assert company.database.rows(ROW, task=GONE)[0]["status"] == "running"
     assert company.database.rows(ROW, task=CUT)[0]["error"].startswith("expired")
+
+
+def test_a_result_is_looked_for_while_it_is_there_also_with_the_page_open(
+    firm: Sandbox, company: Services, kept: Kept, tmp_path: Path
+) -> None:
+    """The page writes `running` whenever it asks, so when a row was last written tells nothing."""
+    watched = "update ai_background_tasks set updated_at = now()"
+    (tmp_path / "stuck-tasks.yaml").write_text(f"{SCENARIO}  - {watched}\n")
+    firm.break_with(tmp_path / "stuck-tasks.yaml")
+    kept |= {"resp_young": FINISHED, "resp_cut": {"status": "cancelled", "output": []}}
+    stuck = look(company)
+    assert (stuck.state[YOUNG], stuck.state[CUT]) == ("completed", "cancelled")
+
+
+def test_what_runs_without_an_id_is_lost_after_a_while(firm: Sandbox, company: Services, tmp_path: Path) -> None:
+    rows = (
+        RECENT
+        + """,
+      ('00000000-0000-4000-8000-000000000008', 'running', null, interval '16 minutes'),
+      ('00000000-0000-4000-8000-000000000009', 'running', null, interval '3 minutes')"""
+    )
+    (tmp_path / "stuck-tasks.yaml").write_text(SCENARIO.replace(RECENT, rows))
+    firm.break_with(tmp_path / "stuck-tasks.yaml")
+    stuck = company.tasks.stuck().set_index("task")
+    assert (stuck.kind[ANCIENT], SLASHED in stuck.index) == ("orphaned", False)
+    early = [company.tasks.settle(task, "never sent", None, None) for task in (ANCIENT, SLASHED)]
+    found = carried_out(company, [action for action in early if action], tmp_path / "journal.jsonl")
+    assert found == {ANCIENT: Result.DONE, SLASHED: Result.STALE}
 
 
 def test_an_id_that_is_none_is_unknown_and_the_rest_is_told(
@@ -227,6 +257,45 @@ def test_an_id_that_is_none_is_unknown_and_the_rest_is_told(
             company.providers.response(key)
 
 
+def typed(command: str, firm: Sandbox, folder: Path) -> str:
+    """What a person reads who types it."""
+    database = everything(firm.name)[0].services.database
+    secret = environment.resolve(everything(firm.name)[0], "change")["database"]
+    surroundings = {
+        **os.environ,
+        "OPENAI_API_KEY": "x",
+        "DATABASE_URL": database.address,
+        "PGUSER": database.change.user,
+        "PGPASSWORD": secret,
+        "PATH": f"{PSQL}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        ["bash", "-c", command], env=surroundings, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_by_hand_a_task_fails_under_the_same_conditions_and_the_providers_words_are_no_command(
+    firm: Sandbox, company: Services, tmp_path: Path
+) -> None:
+    (tmp_path / "stuck-tasks.yaml").write_text(SCENARIO)
+    firm.break_with(tmp_path / "stuck-tasks.yaml")
+    said = 'The model `touch spoilt` isn\'t "$(touch spoilt)" here\\\nSQL'
+    of = {task: company.tasks.settle(task, "failed", said, response) for task, response in ((CUT, "resp_cut"),)}
+    of |= {task: company.tasks.settle(task, "never sent", None, None) for task in (ORPHAN, WAITS)}
+    found = {task: typed(action.by_hand, firm, tmp_path) for task, action in of.items() if action}
+    assert found == {CUT: "UPDATE 1", ORPHAN: "UPDATE 1", WAITS: "UPDATE 0"}  # which is too young for an orphan
+    assert company.database.rows(ROW, task=CUT)[0]["error"] == f"failed: {said}"
+    assert not (tmp_path / "spoilt").exists()
+
+    late = company.tasks.settle(GONE, "failed", "x", "resp_gone")
+    assert late
+    with everything(firm.name)[1].database.transaction() as cursor:
+        cursor.execute("update ai_background_tasks set result = '{}' where id = %s", (GONE,))
+    assert typed(late.by_hand, firm, tmp_path) == "UPDATE 0"
+
+
 def test_by_hand_the_same_result_is_stored_and_counted_once(
     firm: Sandbox, company: Services, kept: Kept, tmp_path: Path
 ) -> None:
@@ -238,23 +307,10 @@ def test_by_hand_the_same_result_is_stored_and_counted_once(
     storing = company.tasks.settle(FINISHED_ONE, "completed", None, "resp_finished")
     assert storing
     openai = company.providers.named["openai"].address
-    typed = storing.by_hand.replace("https://api.openai.com", openai)
-    assert openai in typed
-    database = everything(firm.name)[0].services.database
-    secret = environment.resolve(everything(firm.name)[0], "change")["database"]
-    surroundings = {
-        **os.environ,
-        "OPENAI_API_KEY": "x",
-        "DATABASE_URL": database.address,
-        "PGUSER": database.change.user,
-        "PGPASSWORD": secret,
-        "PATH": f"{PSQL}:{os.environ['PATH']}",
-    }
+    command = storing.by_hand.replace("https://api.openai.com", openai)
+    assert openai in command
     for expected in ("UPDATE 1", "UPDATE 0"):  # a second time nothing is counted again
-        done = subprocess.run(
-            ["bash", "-c", typed], env=surroundings, cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert (done.returncode, done.stdout.strip()) == (0, expected), done.stderr
+        assert typed(command, firm, tmp_path) == expected
     row = company.database.rows(ROW, task=FINISHED_ONE)[0]
     assert (row["status"], json.loads(row["result"])) == ("succeeded", {"summary": text})
     counted = company.database.rows(

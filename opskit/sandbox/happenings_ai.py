@@ -28,6 +28,7 @@ Tier = Literal["free", "hobbyist", "professional", "studio"]
 Provider = Literal["openai", "anthropic", "deepseek"]
 Command = Literal["rewrite", "tone_shift", "continue", "expand", "brainstorm", "shorten", "summarize"]
 STALL = "a stalled task"
+WATCHING = timedelta(seconds=30)  # between two looks of a page that is open
 PAID = ("hobbyist", "professional", "studio")
 
 # Users without a part who may ask, and whose words have been counted since before the happening.
@@ -88,9 +89,12 @@ class StartTask(ByAskers):
     `became`: what happened to it at OpenAI. finished: done soon, and not fetched; expired: done long ago, no longer
     kept; incomplete, cancelled, failed: it ended like that; running: it still runs; fetched: done, and fetched;
     killed: the hosting killed the app's function before the provider gave the task an id.
+    What is still to be fetched is kept for ten minutes from its end, which comes within a minute or two of the start.
+    `watched`: the page is open until now, and asks once in a while.
     """
 
     what: Literal["start_task"]
+    watched: bool = False
     became: Literal["finished", "expired", "incomplete", "cancelled", "failed", "running", "fetched", "killed"]
 
 
@@ -173,9 +177,14 @@ def _start_task(world: World, told: StartTask, user: str, rng: random.Random) ->
         task, response = connection.execute(TASK_BY_THEN, [user, world.clock.now()]).fetchone() or ("", None)
     world.actors[f"{told.name or told.what}_tasks"].append(task)
     if response is not None:
-        _become(world, told, response)
+        _become(world, told, response, rng)
     patience = timedelta(seconds=60 if told.became == "fetched" else rng.uniform(3, 6))
-    world.agenda.at(world.clock.now() + patience, partial(_send, world, user, app_ai.TASK, {"taskId": task}, "PATCH"))
+    looks = world.clock.now() + patience
+    while looks < datetime.now(UTC):
+        world.agenda.at(looks, partial(_send, world, user, app_ai.TASK, {"taskId": task}, "PATCH"))
+        if not told.watched:
+            break
+        looks += WATCHING
 
 
 def _send(world: World, user: str, path: str, body: dict[str, Any], method: str = "POST") -> None:
@@ -207,16 +216,14 @@ def _stalled(world: World) -> Iterator[None]:
         world.faults.lift(STALL)
 
 
-def _become(world: World, told: StartTask, response: str) -> None:
-    """What OpenAI keeps it does for ten minutes after the end: what is still there now ended just now."""
-    started, now = world.clock.now(), datetime.now(UTC)
+def _become(world: World, told: StartTask, response: str, rng: random.Random) -> None:
     kept = world.providers["openai"].responses[response]
     if told.became == "running":
-        kept.done = now + timedelta(days=1)
+        kept.done = datetime.now(UTC) + timedelta(days=1)
     elif told.became in ("expired", "fetched"):
-        kept.done = started + timedelta(seconds=40)
+        kept.done += timedelta(seconds=10)
     else:
-        kept.done = max(now - timedelta(seconds=20), started + timedelta(seconds=20))
+        kept.done += timedelta(seconds=rng.uniform(0, 60))
         kept.outcome = "completed" if told.became == "finished" else told.became
 
 

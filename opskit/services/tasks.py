@@ -6,6 +6,7 @@ in its own statement that the task is still as it was read.
 
 from __future__ import annotations
 
+import shlex
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,16 +19,24 @@ from opskit.errors import Refused
 from opskit.services.ai_errors import provider as provider_of
 from opskit.services.providers import RESPONSE, Providers
 
-STUCK = """
+# A task without an id at the provider may still be on its way there. The hosting kills a function after a minute, and
+# the app says `running` together with the id; where it says so without one, nobody knows how, so it has longer.
+LOST = """
+    provider_response_id is null and created_at < now() - interval '2 minutes'
+    and (status = 'queued' or status = 'running' and updated_at < now() - interval '15 minutes')
+"""
+# One with an id is asked about early: its result is kept for ten minutes only. When it was last written says nothing,
+# since a page that is open writes `running` each time it asks, also where the provider has ended it.
+STUCK = f"""
     select id::text as task, user_id::text as "user", task_type, status, provider_response_id as response,
            created_at, updated_at,
            case when provider_response_id is null then 'orphaned' else 'long-running' end as kind
     from ai_background_tasks
-    where (status = 'queued' and provider_response_id is null and created_at < now() - interval '2 minutes')
-       or (status in ('queued', 'running') and provider_response_id is not null
-           and updated_at < now() - interval '15 minutes')
+    where {LOST}
+       or status in ('queued', 'running') and provider_response_id is not null
+          and created_at < now() - interval '2 minutes'
     order by created_at
-"""
+"""  # noqa: S608  # our own
 ONE = """
     select t.status, t.error, t.provider_response_id as response, t.result is not null as has_result,
            exists (select 1 from ai_usage u where u.id = %(usage)s) as counted
@@ -55,8 +64,9 @@ COUNT = """
     from added where p.id = added.user_id
 """
 NEVER_SENT, EXPIRED, UNKNOWN = "never sent", "expired", "unknown"  # beside what the provider itself says
-DOUBT = {"status": UNKNOWN, "reason": "404, as for every other response: perhaps our key is another project's"}
+DOUBT = {"status": UNKNOWN, "reason": "404, and yet it may still be kept: perhaps our key is another project's"}
 OLD = pd.Timedelta(days=1)  # after which no provider keeps anything
+KEPT = pd.Timedelta(minutes=10)  # at least, from a response's end on: what is younger cannot have expired
 # The same as a person would do it: fetch the result, store it, and count its words, where the task still waits for it.
 STORE_BY_HAND = r"""curl -sf -H "Authorization: Bearer $OPENAI_API_KEY" \
   https://api.openai.com/v1/responses/{response} > answer.json
@@ -81,6 +91,17 @@ counted as (
 update user_profiles p set ai_words_used_this_month = ai_words_used_this_month + counted.words_generated
 from counted where p.id = counted.user_id;
 SQL"""
+FAIL = f"""
+    update ai_background_tasks set status = %s, error = %s
+    where id = %s and status = %s and provider_response_id is not distinct from %s and result is null
+      and (provider_response_id is not null and created_at < now() - interval '2 minutes' or {LOST})
+"""  # noqa: S608  # our own
+# The words come from the provider: a shell must not read them, so each is quoted, and psql quotes it once more.
+FAIL_BY_HAND = """psql "$DATABASE_URL" {words} <<'SQL'
+update ai_background_tasks set status = 'failed', error = :'why'
+where id = :'task' and status = :'status' and result is null
+  and {still};
+SQL"""
 AT_WORK = ("queued", "in_progress")  # at the provider: such a task is left alone
 RIGHT = "update (status, result, error) on ai_background_tasks"
 USAGE = uuid.UUID(
@@ -98,7 +119,10 @@ class Tasks:
         self.model = model
 
     def stuck(self) -> pd.DataFrame:
-        """Tasks that will not end by themselves, oldest first: task, user, task_type, status, response, kind."""
+        """Tasks that should have ended, oldest first: task, user, task_type, status, response, kind.
+
+        Of a `long-running` one only the provider knows whether it has; an `orphaned` one will not end by itself.
+        """
         return self.database.read(STUCK)
 
     def at_provider(self, stuck: pd.DataFrame) -> pd.DataFrame:
@@ -108,11 +132,11 @@ class Tasks:
         """
         said = [self._said(one) for one in stuck.response]
         gone = [one["status"] == EXPIRED for one in said]
+        ages = pd.Timestamp.now("UTC") - pd.to_datetime(stuck.created_at, utc=True)
+        least = KEPT
         if any(gone) and not (any(map(is_seen, said)) or self._sees_others(stuck.response)):
-            old = pd.Timestamp.now("UTC") - pd.to_datetime(stuck.created_at, utc=True) > OLD
-            said = [
-                DOUBT if lost and not long_ago else one for one, lost, long_ago in zip(said, gone, old, strict=True)
-            ]
+            least = OLD
+        said = [DOUBT if lost and age <= least else one for one, lost, age in zip(said, gone, ages, strict=True)]
         return stuck.assign(state=[str(s["status"]) for s in said], reason=[s["reason"] or "" for s in said])
 
     def _said(self, response: Any) -> dict[str, Any]:
@@ -205,10 +229,10 @@ class Settle:
                 raise Refused(f"task {of['task']} has changed since; not touched.")
 
     def by_hand(self, of: Arguments, before: Any) -> str:
-        unchanged = "status in ('queued', 'running')"
-        why = self.why(of).replace("'", "''")
-        update = f"update ai_background_tasks set status = 'failed', error = '{why}' "  # noqa: S608  # a person's
-        return f"""psql "$DATABASE_URL" -c "{update}where id = '{of["task"]}' and {unchanged}\""""
+        given = {"task": of["task"], "status": before["status"], "response": before["response"], "why": self.why(of)}
+        words = " ".join(f"-v {name}={shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+        known = "provider_response_id = :'response' and created_at < now() - interval '2 minutes'"
+        return FAIL_BY_HAND.format(words=words, still=known if before["response"] else " ".join(LOST.split()))
 
 
 class StoreResult(Settle, Change):
@@ -266,9 +290,7 @@ def write(database: Database, task: str, before: Mapping[str, Any], status: str,
     """End a task that is still as it was read. Raises Refused where it is not."""
     with database.transaction() as cursor:
         cursor.execute(
-            "update ai_background_tasks set status = %s, error = %s "
-            "where id = %s and status = %s and provider_response_id is not distinct from %s "
-            "and result is null and created_at < now() - interval '2 minutes'",
+            FAIL,
             (status, error, task, before["status"], before["response"]),
         )
         if cursor.rowcount != 1:
