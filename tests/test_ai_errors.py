@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from opskit.errors import CannotTell
-from opskit.services.ai_errors import Kind, kind, provider, refuge, rerouted, routes, trouble
+from opskit.services.ai_errors import Kind, ever_since, kind, provider, refuge, rerouted, routes, trouble, unproven
 
 
 @pytest.mark.parametrize(
@@ -28,14 +28,21 @@ from opskit.services.ai_errors import Kind, kind, provider, refuge, rerouted, ro
         ("429 AI_REQUEST_LIMIT_EXCEEDED", Kind.OURS),
         ("429 RATE_LIMIT_EXCEEDED", Kind.OURS),
         ("429 rate_limit_exceeded", Kind.PACE),
-        # 400 is two.
+        # 400 is three, and what is refused for its text is not mended by another model's id.
+        ("400 Invalid prompt: your prompt was flagged as potentially violating our usage policy.", Kind.OTHER),
+        ("400 Model Not Exist", Kind.MODEL),
         ("400 This model's maximum context length is 128000 tokens", Kind.LENGTH),
         ("400 prompt is too long: 210000 tokens > 200000 maximum", Kind.LENGTH),
         ("400 Unsupported parameter: 'max_tokens' is not supported with this model.", Kind.MODEL),
         ("422 Prompt exceeds 50,000 characters", Kind.LENGTH),
         ("404 The model `claude-sonnet-4.5` does not exist", Kind.MODEL),
         ("401 Incorrect API key provided: sk-…", Kind.KEY),
-        ("403 Your key may not use this model", Kind.KEY),
+        # 403 is no bad key: a new one of the same project is refused as well.
+        ("403 Your key may not use this model", Kind.ACCESS),
+        ("403 Project `proj_x` does not have access to model `gpt-5`", Kind.ACCESS),
+        ("403 Country, region, or territory not supported", Kind.ACCESS),
+        ('403 {"type":"error","error":{"type":"permission_error","message":"Your API key may not"}}', Kind.ACCESS),
+        ("404 The model `gpt-5` does not exist or you do not have access to it.", Kind.MODEL),
         ('529 {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}', Kind.OUTAGE),
         ("503 The server is overloaded or not ready yet", Kind.OUTAGE),
         ("500 Internal server error", Kind.OUTAGE),
@@ -105,3 +112,17 @@ def test_failures_count_from_five_and_from_five_percent_on(failed: int, succeede
 def test_without_a_request_nothing_can_be_told() -> None:
     with pytest.raises(CannotTell, match="nothing to judge by"):
         trouble(requests(), [Kind.OUTAGE])
+
+
+@pytest.mark.parametrize(("succeeded_last", "hit_all"), [(9, True), (11, False)])
+def test_a_refusal_is_the_keys_only_where_nothing_succeeded_since(succeeded_last: int, hit_all: bool) -> None:
+    rows = [("openai", "key", 5, 10, 20), ("openai", "ok", 95, 0, succeeded_last), ("anthropic", "ok", 9, 0, 30)]
+    seen = pd.DataFrame(rows, columns=["provider", "kind", "requests", "first", "last"]).assign(error="401")
+    assert set(ever_since(trouble(seen, [Kind.KEY]), seen)) == ({"openai"} if hit_all else set())
+
+
+def test_nobody_is_led_to_a_provider_that_nobody_could_look_at() -> None:
+    rows = [("openai", True, True), ("anthropic", True, False), ("deepseek", None, None), ("other", False, None)]
+    probes = pd.DataFrame(rows, columns=["provider", "reached", "key"], dtype=object)
+    assert unproven(probes) == {"anthropic", "deepseek", "other"}
+    assert refuge({"openai"} | unproven(probes)) is None

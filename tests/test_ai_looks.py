@@ -51,6 +51,8 @@ def test_a_reroute_in_force_is_told_and_not_planned_again(
     first, outcome = again(firm)
     assert outcome is Outcome.PLANNED
     assert " P1 by what happened since " in told(first)
+    setting, building = plan.load(first / "plan.json")
+    assert list(building.after) == [setting.id]
     applied, outcome = approve_and_apply(first)
     assert outcome is Outcome.VERIFIED
     firm.by_hand()
@@ -111,3 +113,27 @@ def test_a_provider_that_nobody_asked_is_not_said_to_answer_and_hides_no_health(
     found = answers(folder)
     assert (found["openai-answers"]["answer"], found["deepseek-answers"]["answer"]) == ("yes", "unknown")
     assert found["deepseek-answers"]["because"].startswith("not asked; reachable; ")
+
+
+@pytest.mark.deep
+def test_refusals_of_the_text_and_of_some_requests_are_no_bad_key_and_no_bad_model(
+    firm: Sandbox, tmp_path: Path
+) -> None:
+    """What is refused is a prompt, or one request among many: neither another id nor another key mends that."""
+    said = {
+        "gpt-5-chat-latest": "400 Invalid prompt: your prompt was flagged as violating our usage policy.",
+        "claude-sonnet-4-5-20250929": "401 invalid x-api-key",
+    }
+    refused = [
+        f"update ai_requests set status = 'failed', error = '{error}' where id in (select id from ai_requests where "
+        f"selected_model = '{model}' and status = 'succeeded' and created_at > now() - interval '58 minutes' "
+        "order by created_at limit 6)"
+        for model, error in said.items()
+    ]
+    firm.break_with(stronger("ai-healthy", tmp_path, sql=refused))
+    folder, outcome = again(firm)
+    found = answers(folder)
+    assert outcome is Outcome.UNKNOWN
+    assert [found[name]["answer"] for name in ("keys-accepted", "failures-known")] == ["unknown", "unknown"]
+    assert found["models-valid"]["answer"] == "yes"
+    assert "others succeeded since" in found["keys-accepted"]["because"]

@@ -15,14 +15,18 @@ from opskit.errors import BadInput, Refused
 def deciding(command: Callable[..., None]) -> Callable[..., None]:
     """The options with which a person says what became of an action, where nobody can see it."""
     decided = click.option(
-        "--decided", metavar="ACTION=done|not-done", multiple=True, help="What became of an action of unknown fate."
+        "--decided",
+        metavar="ACTION=done|not-done",
+        multiple=True,
+        help="What became of an action of unknown fate, or of a step by hand.",
     )
     return decided(click.option("--because", metavar="TEXT", default="", help="How you know that.")(command))
 
 
 def decisions(folder: Path, given: Sequence[str], because: str) -> list[Decision]:
     """What a person says of actions whose fate nobody can see: each `ACTION=done` or `ACTION=not-done`, the action by
-    its number in the plan or its id. Raises BadInput or Refused where there is nothing to decide.
+    its number in the plan or its id. So too of a step that only people do, and that waits for one: `ACTION=done`.
+    Raises BadInput or Refused where there is nothing to decide.
     """
     if bool(given) != bool(because.strip()):
         raise BadInput("--decided and --because belong together.", "Say what you decided, and how you know.")
@@ -34,7 +38,8 @@ def decisions(folder: Path, given: Sequence[str], because: str) -> list[Decision
         if action is None or word not in ("done", "not-done"):
             numbers = f"1 to {len(planned)}"
             raise BadInput(f"{text!r} decides nothing.", f"Say ACTION=done or ACTION=not-done; ACTION is {numbers}.")
-        if past.result(action) is not Result.UNKNOWN:
+        by_people = action.manual and past.result(action) is Result.WAITING and word == "done"
+        if past.result(action) is not Result.UNKNOWN and not by_people:
             remedy = f"First: opskit resume {folder.name}; it asks the outside world." if past.in_doubt(action) else ""
             raise Refused(f"there is nothing to decide about action {name}: {action.title}.", remedy)
         found.append(Decision(action, word == "done", because))

@@ -68,6 +68,7 @@ class Deployment:
     creator: str
     state: str = "READY"
     target: str = "production"
+    action: str = ""  # "redeploy": the same code, built again
     memory: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -197,7 +198,7 @@ class VercelStore:
     def redeploy(self, key: str, state: str = "READY") -> Deployment:
         """Build the same code again, with today's variables."""
         one = self.deployment(key)
-        return self._build(one.behaviour, one.message, one.commit, one.target, state)
+        return self._build(one.behaviour, one.message, one.commit, one.target, state, action="redeploy")
 
     def finish_build(self, key: str) -> None:
         """A build that was under way is ready, and serves if it is production's."""
@@ -233,7 +234,7 @@ class VercelStore:
         self.last_alias_request = AliasRequest(how, one.id, self.world.clock.now())
 
     def _build(
-        self, behaviour: dict[str, Any], message: str, commit: str, target: str, state: str = "READY"
+        self, behaviour: dict[str, Any], message: str, commit: str, target: str, state: str = "READY", action: str = ""
     ) -> Deployment:
         one = Deployment(
             id=f"dpl_{self.token(28)}",
@@ -246,6 +247,7 @@ class VercelStore:
             creator=self.username,
             state=state,
             target=target,
+            action=action,
         )
         self.deployments.append(one)
         if target == "production" and state == "READY":

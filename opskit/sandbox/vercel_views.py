@@ -101,6 +101,7 @@ def deployment(store: VercelStore, one: Deployment) -> JSON:
             "githubCommitMessage": one.message,
             "githubCommitRef": branch(one),
             "githubCommitAuthorName": one.creator,
+            **({"action": one.action} if one.action else {}),
         },
         "isRollbackCandidate": rollback_candidate(store, one),
         "aliasError": None,

@@ -28,7 +28,8 @@ class Kind(StrEnum):
     RAMP = "ramp"  # traffic grew faster than the provider allows
     PACE = "pace"  # too many requests or tokens a minute
     LENGTH = "length"  # the prompt is too long
-    KEY = "key"  # refused, or not allowed this model
+    KEY = "key"  # refused
+    ACCESS = "access"  # a good key, which may not have this model, or not from this region
     MODEL = "model"  # no such model, or a parameter that it does not take
     TIMEOUT = "timeout"
     CONNECTION = "connection"  # no answer at all
@@ -58,23 +59,32 @@ WORDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ),
     (
         Kind.KEY,
-        re.compile(r"authentication_error|invalid[_ ]api[_ ]key|incorrect api key|permission_error", re.IGNORECASE),
+        re.compile(r"authentication_error|invalid[_ ]api[_ ]key|incorrect api key", re.IGNORECASE),
+    ),
+    (
+        Kind.ACCESS,
+        re.compile(
+            r"permission_error|does not have access to|unsupported_country|country, region,? or territory",
+            re.IGNORECASE,
+        ),
     ),
     (
         Kind.MODEL,
         re.compile(
-            r"model_not_found|not_found_error|unsupported_(parameter|value)|unsupported parameter", re.IGNORECASE
+            r"model_not_found|not_found_error|model not exist|(unsupported|unknown)[_ ](parameter|value|model)"
+            r"|invalid model|unrecognized request argument|extra inputs are not permitted",
+            re.IGNORECASE,
         ),
     ),
     (Kind.OUTAGE, re.compile(r"overloaded", re.IGNORECASE)),
     (Kind.TIMEOUT, re.compile(r"timed? ?out|timeout_error|ETIMEDOUT", re.IGNORECASE)),
     (Kind.CONNECTION, re.compile(r"connection error|ECONN|fetch failed|socket hang up", re.IGNORECASE)),
 )
+# 400 is not here: its words say what it is, and one that says nothing of a model is not mended by another model's id.
 STATUSES = {
-    400: Kind.MODEL,
     401: Kind.KEY,
     402: Kind.MONEY,
-    403: Kind.KEY,
+    403: Kind.ACCESS,
     404: Kind.MODEL,
     408: Kind.TIMEOUT,
     413: Kind.LENGTH,
@@ -145,6 +155,18 @@ def trouble(
         if hit.requests.sum() >= max(least, share * rows.requests.sum()):
             found[str(name)] = hit
     return found
+
+
+def ever_since(troubled: Mapping[str, pd.DataFrame], requests: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Those providers with this trouble, of `trouble`, of which no request succeeded after its first: it hit all."""
+    well = requests[requests.kind == "ok"].groupby("provider")["last"].max()
+    return {name: rows for name, rows in troubled.items() if name not in well or well[name] <= rows["first"].min()}
+
+
+def unproven(probes: pd.DataFrame) -> set[str]:
+    """Providers that nobody may be led to: they could not be reached, or did not take our key, or nobody asked."""
+    good = [reached is True and key is True for reached, key in zip(probes.reached, probes.key, strict=True)]
+    return {name for name, fine in zip(probes.provider, good, strict=True) if not fine}
 
 
 def told(rows: pd.DataFrame | None) -> str:

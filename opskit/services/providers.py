@@ -103,17 +103,25 @@ class Providers:
 
     # What a plan may ask for. Each of these only describes; nothing happens.
 
-    def rotate_key(self, provider: str, variable: str, deployment: str) -> Action:
-        """Have a person make a new key and deploy it; done once the provider's key works and another build is live."""
-        return RotateKey().plan({"provider": provider, "variable": variable, "deployment": deployment}, None)
+    def rotate_key(self, provider: str, variable: str, deployment: str, known: pd.DataFrame) -> Action:
+        """Have a person make a new key and deploy it; done once users' requests succeed with it.
+
+        `known`: production's variables as they are now, as Vercel gives them.
+        """
+        of = {"provider": provider, "variable": variable, "deployment": deployment}
+        return RotateKey().plan(of, {"set": str(known[known.key == variable].updated.max())})
 
     def revoke_key(self, provider: str) -> Action:
-        """Have a person revoke the old key, last of all."""
+        """Have a person revoke the old key, last of all. Nobody can see that from here: a person says so."""
         return RevokeKey().plan({"provider": provider}, None)
 
     def top_up(self, provider: str) -> Action:
         """Have a person pay, or raise the spending limit."""
         return TopUp().plan({"provider": provider}, None)
+
+    def grant_access(self, provider: str, models: list[str]) -> Action:
+        """Have a person let our project use these models, or ask from where the provider serves."""
+        return GrantAccess().plan({"provider": provider, "models": models}, None, of_models=", ".join(models))
 
     def relieve(self, provider: str) -> Action:
         """Have people ask less of a provider that limits our pace, background work first."""
@@ -154,16 +162,24 @@ class Face:
 
 
 class RotateKey(Change):
+    """Done once the variable is another than when this was planned, production is built with it, and users' last
+    requests to the provider succeed. Any other build proves nothing: our own reroute makes one."""
+
     name = "providers.rotate_key"
     title = "By hand: make a new {provider} key, set {variable}, redeploy; keep the old key until requests succeed"
     manual = True
     in_database = True
 
     def look(self, services: Any, of: Arguments) -> Any:
-        return {"redeployed": services.vercel.live() != of["deployment"]}
+        known = services.vercel.variables()
+        return {
+            "set": str(known[known.key == of["variable"]].updated.max()),
+            "built": bool(services.vercel.built_with(of["variable"])),
+            "succeeding": services.tasks.succeeding(of["provider"]),
+        }
 
     def done(self, now: Any, before: Any) -> bool:
-        return bool(now["redeployed"])
+        return bool(now["set"] != before["set"] and now["built"] and now["succeeding"])
 
     def by_hand(self, of: Arguments, before: Any) -> str:
         return (
@@ -184,22 +200,53 @@ class Succeeding:
         return bool(now["succeeding"])
 
 
-class RevokeKey(Succeeding, Change):
-    """Nobody can see from here that a key is gone; but requests that succeed show that nothing needs it any more."""
+class RevokeKey(Change):
+    """Nobody can see from here that a key is gone, so it is done when a person says so.
+
+    Requests that succeed do not show it: the old key, which may have leaked, is good for as long as nobody revokes it.
+    """
 
     name = "providers.revoke_key"
-    title = "By hand: once requests succeed, revoke the old {provider} key in its console"
+    title = "By hand: once requests succeed, revoke the old {provider} key in its console, then say that it is done"
+    manual = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return {"revoked": None}
+
+    def done(self, now: Any, before: Any) -> bool | None:
+        return None
 
     def by_hand(self, of: Arguments, before: Any) -> str:
-        return f"the console of {of['provider']}: API keys, the old one, revoke (re-enable it only if it never leaked)"
+        return (
+            f"the console of {of['provider']}: API keys, the old one, revoke (re-enable it only if it never leaked); "
+            "then: opskit resume RUN --decided ACTION=done --because TEXT"
+        )
 
 
 class TopUp(Succeeding, Change):
     name = "providers.top_up"
     title = "By hand: add credit at {provider}, or raise its spending limit; waiting does not help"
 
+    def look(self, services: Any, of: Arguments) -> Any:
+        tells = of["provider"] == "deepseek" and "deepseek" in services.providers.named
+        credit = {"credit": services.providers.balance()["available"]} if tells else {}
+        return super().look(services, of) | credit
+
+    def done(self, now: Any, before: Any) -> bool:
+        return bool(now["succeeding"] and now.get("credit", True))  # old requests succeeded with what is spent now
+
     def by_hand(self, of: Arguments, before: Any) -> str:
         return f"the console of {of['provider']}: billing; then one request of the feature in the app"
+
+
+class GrantAccess(Succeeding, Change):
+    name = "providers.grant_access"
+    title = (
+        "By hand: let our project at {provider} use {of_models}, or ask from a region that it serves; no new key helps"
+    )
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return f"the console of {of['provider']}: the project's limits and models; then one request in the app"
 
 
 class Relieve(Succeeding, Change):

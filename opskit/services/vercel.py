@@ -72,6 +72,18 @@ class Vercel:
         target = (project.get("targets") or {}).get("production") or {}
         return target.get("id")
 
+    def built_again(self, failing: str) -> bool:
+        """Whether what is live is the code of a failing build, only built again later: with other variables.
+
+        Also where other builds came between: a chain of redeployments leads back to some code that we do not know.
+        """
+        query = {**self.team, "projectId": self.project, "target": "production", "limit": PAGE}
+        newest = {d["uid"]: d for d in self.http.read("/v7/deployments", query).body["deployments"]}
+        live = newest.get(self.live() or "")
+        if live is None or (live.get("meta") or {}).get("action") != "redeploy":
+            return False
+        return failing not in newest or bool(live["created"] > newest[failing]["created"])
+
     def live_since(self) -> datetime:
         """When what is live went live: built then, or promoted or rolled back to later."""
         project = self.http.read(f"/v9/projects/{self.project}", {**self.team, "rollbackInfo": "true"}).body
@@ -152,15 +164,19 @@ class Vercel:
                     rows.append(
                         (at, line.get("responseStatusCode"), *_said(line), name, asked, line.get("message", ""))
                     )
-        if oldest > since + QUIET:
+        if oldest > since + min(QUIET, (datetime.now(UTC) - since) / 4):  # of a short time, less may be missing
             reach = "is empty" if oldest.year == MAXYEAR else f"reaches back only to {oldest:%Y-%m-%d %H:%M} UTC"
             raise CannotTell(f"vercel: the log {reach}.")
         frame = pd.DataFrame(rows, columns=LOG)
         return frame.sort_values("at", kind="stable", ignore_index=True)
 
-    def replace_deployment(self, failing: str, advice: str) -> Action:
-        """Have a person put another deployment live than the one that fails. `advice` says what to mend in it."""
-        return ReplaceDeployment().plan({"failing": failing, "advice": advice}, {"live": failing})
+    def replace_deployment(self, failing: str, advice: str, in_code: bool = False) -> Action:
+        """Have a person put another deployment live than the one that fails. `advice` says what to mend in it.
+
+        `in_code`: it is the code that must become another; the same code, built again, mends nothing.
+        """
+        code = {"in_code": True} if in_code else {}
+        return ReplaceDeployment().plan({"failing": failing, "advice": advice, **code}, {"live": failing})
 
     def go_back(self, builds: pd.DataFrame, advice: str) -> Action | None:
         """Have a person put back the build from before the failing one; None where what is live has not failed.
@@ -189,9 +205,14 @@ class Vercel:
         condition = {"back_when": back_when} if back_when else {}
         return SetVariable().plan({"key": key, "value": value, **condition}, before | {"due": value})
 
-    def redeploy(self, deployment: str) -> Action:
-        """Build what is live again, with today's variables."""
-        return Redeploy().plan({"deployment": deployment}, self.traffic())
+    def redeploy(self, deployment: str, variable: str | None = None) -> Action:
+        """Build what is live again, with today's variables.
+
+        Where it is for the sake of one `variable`, set just before, a build from before that is none: somebody else's
+        may have gone live while the variable waited for a person.
+        """
+        sake, built = ({"variable": variable}, {"built": False}) if variable else ({}, {})
+        return Redeploy().plan({"deployment": deployment, **sake}, self.traffic() | built)
 
 
 def _said(line: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
@@ -226,12 +247,15 @@ class ReplaceDeployment(Change):
     def look(self, services: Any, of: Arguments) -> Any:
         if services.vercel is None:
             raise CannotTell("vercel: this environment names none, so nobody but you can see whether it is done.")
-        return {"live": services.vercel.live()}
+        again = {"built_again": services.vercel.built_again(of["failing"])} if of.get("in_code") else {}
+        return {"live": services.vercel.live(), **again}
 
     def done(self, now: Any, before: Any) -> bool:
-        return bool(now["live"] != before["live"])
+        return bool(now["live"] != before["live"] and not now.get("built_again"))
 
     def by_hand(self, of: Arguments, before: Any) -> str:
+        if of.get("in_code"):
+            return "vercel deploy --prod  # the mended code, from its folder; or go back: vercel rollback DEPLOYMENT"
         if "back_to" not in of:
             return f"vercel redeploy {of['failing']}  # once it is mended; or go back: vercel rollback DEPLOYMENT"
         mended = "vercel deploy --prod  # the mended code, from its folder"

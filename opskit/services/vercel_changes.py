@@ -73,10 +73,13 @@ class Redeploy(Change):
     settles = 300.0
 
     def look(self, services: Any, of: Arguments) -> Any:
-        return services.vercel.traffic()
+        built = {"built": bool(services.vercel.built_with(of["variable"]))} if "variable" in of else {}
+        return services.vercel.traffic() | built
 
     def done(self, now: Any, before: Any) -> bool | None:
-        return None if now["building"] else bool(now["live"] != before["live"])
+        if now["building"]:
+            return None
+        return bool(now["live"] != before["live"] and now.get("built", True))
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         vercel = services.vercel

@@ -105,3 +105,19 @@ def test_nothing_else_can_be_decided(run: Run, outputs: Path, stopped: list[Acti
         answer = run("resume", "last", *words)
         assert (answer.exit, said in answer.err) == (code, True), answer
     assert archive.Archive(outputs).runs() == before
+
+
+def test_a_step_of_a_person_that_nobody_can_see_ends_by_their_word(scene: Scene, run: Run, outputs: Path) -> None:
+    """Only once it waits for them; it is never called verified. Of one that is done nothing is decided."""
+    planned = scene.plan(outputs, [*scene.of("test.put"), *scene.of("test.sign")])
+    number = len(scene.of("test.put")) + 1
+    early = run("resume", planned.name, "--decided", f"{number}=done", "--because", "I did it")
+    assert early.exit != 0
+    assert run("apply", planned.name).exit == 5
+    scene.settle()
+    not_done = run("resume", "last", "--decided", f"{number}=not-done", "--because", "nobody did")
+    assert (not_done.exit, "nothing to decide" in not_done.err) == (4, True)
+    said = run("resume", "last", "--decided", f"{number}=done", "--because", "I did it", "--json")
+    assert (said.exit, said.data["outcome"]) == (5, "done but not all verified")
+    again = run("resume", "last", "--decided", "1=done", "--because", "I did it")
+    assert (again.exit, "nothing to decide" in again.err) == (4, True)
