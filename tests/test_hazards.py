@@ -69,6 +69,23 @@ truncate documents;
 drop table documents;
 -- ! drop-schema
 drop schema old cascade;
+-- ! drop-owned
+drop owned by somebody;
+-- ! drop-extension
+drop extension citext cascade;
+drop extension citext;
+""",
+    "20260101000011_rewrites.sql": """
+-- ! blocking-reindex
+reindex table documents;
+""",
+    "20260101000012_full.sql": "-- ! rewrites-table\nvacuum full documents;\n",
+    "20260101000013_vacuum.sql": "vacuum documents;\n",
+    "20260101000014_cluster.sql": "-- ! rewrites-table\ncluster documents using documents_title;\n",
+    "20260101000015_reindex.sql": "reindex table concurrently documents;\n",
+    "20260101000016_enum_renamed.sql": """
+alter type mood rename value 'glad' to 'happy';
+select 'happy';
 """,
     "20260101000006_begin.sql": """
 -- ! own-transaction
@@ -91,15 +108,22 @@ create function f() returns int language sql security definer as $$ select 1 $$;
 create function g() returns int language sql security definer set search_path = '' as $$ select 1 $$;
 create function h() returns int language sql as $$ select 1 -- security definer
 $$;
+-- ! definer-search-path
+alter function h() security definer;
+alter function h() security definer set search_path = '';
 -- ! policy-recursion
 create policy p on documents using (exists (select from documents d where d.id = id));
 create policy q on documents using (exists (select from members m where m.id = id));
+create policy r on users using (exists (select from auth.users u where u.id = id));
 -- ! rls-off
 alter table documents disable row level security;
 -- ! rls-missing
 create table naked (id int);
 create table private.other (id int);
 create temp table passing (id int);
+-- ! rls-missing
+create table copied as select * from documents;
+create materialized view seen as select * from documents;
 """,
     "20260101000010_crlf.sql": "select 1;\r\n\r\n-- ! drop-table\r\ndrop table documents;\r\n",
 }

@@ -243,6 +243,10 @@ def test_a_restore_is_for_people_and_says_what_it_loses(
     ("text", "back", "safe"),
     [
         ("create index i on t (a);", 'drop index "i"', True),
+        ("create index i on app.t (a);", 'drop index "app"."i"', True),
+        ("create index if not exists i on t (a);", None, False),  # what was there before is not ours to drop
+        ("create table if not exists t (a int);", None, False),
+        ("alter table t add column if not exists a int;", None, False),
         ("alter table t rename to u;", 'alter table "u" rename to "t"', True),
         ("alter table t add constraint c check (a > 0);", 'alter table "t" drop constraint "c"', True),
         ("alter table t add column a int;", 'alter table "t" drop column "a"', False),

@@ -181,6 +181,7 @@ def test_a_newer_version_plans_without_values(firm: Sandbox) -> None:
     found = busiest.plan(database, "select id from documents where user_id = $1 and title like 'a%' limit $2")
     assert "documents_user" in found
     assert busiest.plan(database, "select nothing from documents where id = $1").startswith("fails: column")
+    assert busiest.plan(database, "update documents set title = $1") == "not known: this role may not ask for its plan"
     assert database.rows("select name from pg_prepared_statements") == []
 
 

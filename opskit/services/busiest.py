@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from opskit.database import Database
-from opskit.errors import Faulty
+from opskit.errors import Denied, Faulty
 
 MOST = 20  # statements
 NAMED = "opskit_busiest"  # a prepared statement, for a moment: only those tell the types of their values
@@ -46,6 +46,8 @@ def plan(database: Database, statement: str) -> str:
     """The steps of its plan, without costs; or why there is none. It is never executed."""
     try:
         (row,) = database.rows(f"explain (format json) {_with_something(database, statement)}")
+    except Denied:
+        return "not known: this role may not ask for its plan"
     except Faulty as error:
         return f"fails: {error.message.removeprefix('database: ')}"
     return " < ".join(_steps(row["QUERY PLAN"][0]["Plan"]))

@@ -47,6 +47,8 @@ DESTROYING = {
     "drop-table",
     "drop-column",
     "drop-schema",
+    "drop-owned",
+    "drop-extension",
     "truncate",
     "truncate-cascade",
     "unqualified-write",
@@ -60,6 +62,14 @@ KNOWN = {  # name: what it does, how to write it instead
     "blocking-index-drop": (
         "waits for every query on the table, and blocks those behind it",
         "DROP INDEX CONCURRENTLY, alone in a file of its own",
+    ),
+    "blocking-reindex": (
+        "blocks writes while the index is built",
+        "REINDEX … CONCURRENTLY, alone in a file of its own",
+    ),
+    "rewrites-table": (
+        "rewrites the whole table, and nobody reads or writes it meanwhile",
+        "VACUUM without FULL; pg_repack where the room is needed",
     ),
     "validated-constraint": (
         "blocks writes while every row is checked",
@@ -95,6 +105,11 @@ KNOWN = {  # name: what it does, how to write it instead
         "take it out of the app first, keep a copy of key and column, then drop it",
     ),
     "drop-schema": ("destroys everything in the schema", "drop what is meant one by one, with copies kept"),
+    "drop-owned": ("destroys everything that the role owns", "drop what is meant one by one, with copies kept"),
+    "drop-extension": (
+        "destroys the columns, indexes and functions that rest on it",
+        "name what is meant, with copies kept; no CASCADE",
+    ),
     "truncate": (
         "destroys every row, and cannot be told from an accident",
         "DELETE in batches with a WHERE, copy kept",
@@ -207,7 +222,9 @@ def _takes_away(node: Any) -> bool:
         case ast.UpdateStmt(whereClause=None) | ast.DeleteStmt(whereClause=None) | ast.TruncateStmt():
             return True
         case ast.DropStmt(removeType=kind):
-            return kind in HOLDING
+            return kind in HOLDING or _drops_with_extension(node)
+        case ast.DropOwnedStmt():
+            return True
         case ast.AlterTableStmt(cmds=commands):
             return any(command.subtype in TAKING for command in commands or ())
     return False
@@ -232,22 +249,42 @@ def known_to_us(files: Iterable[File]) -> Iterator[Hazard]:
 
 
 def _of_statement(statement: Statement) -> Iterator[str]:
+    yield from _of_data(statement.node)
+    yield from _of_rights(statement.node)
     match statement.node:
+        case ast.ReindexStmt() if not statement.alone:
+            yield "blocking-reindex"
+        case ast.ClusterStmt():
+            yield "rewrites-table"
+        case ast.VacuumStmt(options=options) if any(o.defname == "full" for o in options or ()):
+            yield "rewrites-table"
+    if statement.transaction:
+        yield "own-transaction"
+
+
+def _of_data(node: Any) -> Iterator[str]:
+    match node:
         case ast.UpdateStmt(whereClause=None) | ast.DeleteStmt(whereClause=None):
             yield "unqualified-write"
         case ast.TruncateStmt():
             yield "truncate"
         case ast.DropStmt(removeType=enums.ObjectType.OBJECT_SCHEMA):
             yield "drop-schema"
-        case ast.CreateFunctionStmt() as function if _defines_unsafely(function):
+        case ast.DropStmt() if _drops_with_extension(node):
+            yield "drop-extension"
+        case ast.DropOwnedStmt():
+            yield "drop-owned"
+
+
+def _of_rights(node: Any) -> Iterator[str]:
+    match node:
+        case ast.CreateFunctionStmt(options=options) | ast.AlterFunctionStmt(actions=options) if _is_unsafe(options):
             yield "definer-search-path"
-        case ast.CreatePolicyStmt() | ast.AlterPolicyStmt() as policy if _reads_own_table(policy):
+        case ast.CreatePolicyStmt() | ast.AlterPolicyStmt() if _reads_own_table(node):
             yield "policy-recursion"
         case ast.AlterTableStmt(cmds=commands):
             if any(c.subtype == enums.AlterTableType.AT_DisableRowSecurity for c in commands or ()):
                 yield "rls-off"
-    if statement.transaction:
-        yield "own-transaction"
 
 
 def _of_file(file: File) -> Iterator[Hazard]:
@@ -255,23 +292,28 @@ def _of_file(file: File) -> Iterator[Hazard]:
     name, real = file.path.name, [s for s in file.statements if s.node is not None]
     if len(real) > 1:
         yield from (Hazard(name, s.line, "concurrently-mixed") for s in real if s.alone)
-    added = {s.node.newVal for s in real if isinstance(s.node, ast.AlterEnumStmt) and s.node.newVal}
+    added = {s.node.newVal for s in real if isinstance(s.node, ast.AlterEnumStmt) and not s.node.oldVal}
     for statement in real:
         if not isinstance(statement.node, ast.AlterEnumStmt) and added & _texts(statement.node):
             yield Hazard(name, statement.line, "enum-value-used")
-    made = {_name(s.node.relation): s for s in real if isinstance(s.node, ast.CreateStmt) and _public(s.node)}
+    made = {relation.relname: s for s in real if (relation := _made(s.node)) and _is_public(relation)}
     secured = {_name(s.node.relation) for s in real if isinstance(s.node, ast.AlterTableStmt) and _secures(s.node)}
     yield from (Hazard(name, s.line, "rls-missing") for table, s in made.items() if table not in secured)
 
 
-def _defines_unsafely(function: ast.CreateFunctionStmt) -> bool:
-    options = function.options or ()
-    definer = any(o.defname == "security" and o.arg.boolval for o in options)
+def _drops_with_extension(drop: Any) -> bool:
+    kinds = (enums.ObjectType.OBJECT_EXTENSION, enums.DropBehavior.DROP_CASCADE)
+    return (drop.removeType, drop.behavior) == kinds
+
+
+def _is_unsafe(options: Any) -> bool:
+    """Whether a function gets its owner's rights, and no search_path of its own."""
+    definer = any(o.defname == "security" and o.arg.boolval for o in options or ())
     return definer and not any(o.defname == "set" and o.arg.name == "search_path" for o in options)
 
 
 def _reads_own_table(policy: Any) -> bool:
-    own = policy.table.relname
+    own = (policy.table.schemaname or "public", policy.table.relname)
     return any(own == table for part in (policy.qual, policy.with_check) if part for table in _tables(part))
 
 
@@ -279,21 +321,31 @@ def _secures(alter: ast.AlterTableStmt) -> bool:
     return any(c.subtype == enums.AlterTableType.AT_EnableRowSecurity for c in alter.cmds or ())
 
 
-def _public(create: ast.CreateStmt) -> bool:
-    relation: Any = create.relation
-    return relation.schemaname in (None, "public") and relation.relpersistence == "p" and not create.partbound
+def _made(node: Any) -> Any:
+    """The table that a statement makes; none where it is a part of another, whose policies count."""
+    match node:
+        case ast.CreateStmt(partbound=None, relation=table):
+            return table
+        case ast.CreateTableAsStmt(objtype=enums.ObjectType.OBJECT_TABLE, into=ast.IntoClause(rel=table)):
+            return table
+    return None
+
+
+def _is_public(relation: Any) -> bool:
+    return relation.schemaname in (None, "public") and relation.relpersistence == "p"
 
 
 def _name(relation: Any) -> str:
     return str(relation.relname)
 
 
-def _tables(node: Any) -> set[str]:
-    found: set[str] = set()
+def _tables(node: Any) -> set[tuple[str, str]]:
+    """Schema and name of the tables that an expression reads."""
+    found: set[tuple[str, str]] = set()
 
     class Tables(Visitor):
         def visit_RangeVar(self, _: Any, node: Any) -> None:  # noqa: N802  # pglast names it
-            found.add(node.relname)
+            found.add((node.schemaname or "public", node.relname))
 
     Tables()(node)
     return found

@@ -339,7 +339,7 @@ def applied(folder: Folder, ledger: pd.DataFrame) -> list[File]:
     for row in rows:
         name = f"{row.version}_{row.name}.sql"
         if len(row.statements):
-            text = ";\n".join(row.statements) + ";\n"
+            text = "\n;\n".join(row.statements) + "\n;\n"  # one may end in a comment
             found.append(File(Path(name), str(row.version), str(row.name), tuple(statements.split(text, name))))
         elif row.version in of_version:
             found.append(of_version[str(row.version)])

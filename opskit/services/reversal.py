@@ -52,7 +52,7 @@ class Reverse:
 def reverse(file: File) -> list[Reverse]:
     """The way back of a file, last statement first. What was done to a table that the file made goes with the table."""
     real = [statement for statement in file.statements if statement.node is not None]
-    made = {_name(s.node.relation) for s in real if isinstance(s.node, ast.CreateStmt)}
+    made = {_name(s.node.relation) for s in real if isinstance(s.node, ast.CreateStmt) and not s.node.if_not_exists}
     return [
         Reverse(s.line, s.head, "") if _table(s.node) in made and not isinstance(s.node, ast.CreateStmt) else _of(s)
         for s in reversed(real)
@@ -103,6 +103,8 @@ def _of(statement: Statement) -> Reverse:
 def _way_back(node: Any) -> tuple[str | None, str, Lost | None]:
     it: Any = node
     match node:
+        case ast.CreateStmt(if_not_exists=True) | ast.IndexStmt(if_not_exists=True):
+            return None, "", None  # it may have been there before
         case ast.CreateStmt():
             return f"drop table {_name(it.relation)}", "every row written into it since", Lost(_name(it.relation))
         case ast.AlterTableStmt(cmds=(command,)):
@@ -118,10 +120,9 @@ def _without_loss(node: Any) -> str | None:
         case ast.RenameStmt(renameType=OBJECT.OBJECT_COLUMN):
             return f"alter table {_name(it.relation)} rename column {_q(it.newname)} to {_q(it.subname)}"
         case ast.RenameStmt(renameType=OBJECT.OBJECT_TABLE):
-            schema = f"{_q(it.relation.schemaname)}." if it.relation.schemaname else ""
-            return f"alter table {schema}{_q(it.newname)} rename to {_q(it.relation.relname)}"
+            return f"alter table {_in_schema(it.relation, it.newname)} rename to {_q(it.relation.relname)}"
         case ast.IndexStmt() if it.idxname:
-            return f"drop index {_q(it.idxname)}"
+            return f"drop index {_in_schema(it.relation, it.idxname)}"
         case ast.CreatePolicyStmt():
             return f"drop policy {_q(it.policy_name)} on {_name(it.table)}"
     return None
@@ -129,7 +130,7 @@ def _without_loss(node: Any) -> str | None:
 
 def _of_command(table: str, command: Any) -> tuple[str | None, str, Lost | None]:
     match command.subtype:
-        case KIND.AT_AddColumn:
+        case KIND.AT_AddColumn if not command.missing_ok:  # or it may have been there before
             column = _q(command.def_.colname)
             return f"alter table {table} drop column {column}", "what was written into the column", Lost(table, column)
         case KIND.AT_AddConstraint if command.def_.conname:
@@ -143,6 +144,11 @@ def _of_command(table: str, command: Any) -> tuple[str | None, str, Lost | None]
 
 def _name(relation: Any) -> str:
     return ".".join(_q(part) for part in (relation.schemaname, relation.relname) if part)
+
+
+def _in_schema(relation: Any, name: str) -> str:
+    """Something that is in the same schema as a table."""
+    return ".".join(_q(part) for part in (relation.schemaname, name) if part)
 
 
 def _q(name: str) -> str:
