@@ -177,7 +177,7 @@ def test_what_was_written_on_after_the_loss_is_for_the_author_to_decide(
     write(services, WRITE_ON, copy["html"][: len(copy["html"]) // 4].rpartition(" ")[0], row.document)
     again = found(row.document)  # nothing in it that the copy has not
     assert (again.written_on, again.words_only_stored) == (True, 0)
-    write(services, WRITE_ON, "<p>what nobody has a copy of</p>", other.document)
+    write(services, WRITE_ON, "<p>Xylophones fret zestfully beneath quartz.</p>", other.document)
     once_more = found(other.document)
     assert once_more.because == "the sanitiser failed"
     assert (once_more.written_on, once_more.words_only_stored > 3) == (True, True)
@@ -308,6 +308,28 @@ def test_old_text_over_newer_is_found_and_left_to_its_author(firm: Sandbox, serv
     assert set(found.document) == {*told["actors"]["overwritten_documents"], *told["actors"]["unchecked_documents"]}
     assert set(found.sign) == {"jumped-back"}
     assert not saving.restorable(found, datetime.now(UTC), blocked=False).any()
+
+
+MANY_SAVES = """
+    with of as (select id, user_id, title, content from documents where id = %(id)s),
+    kept as (insert into document_snapshots (document_id, user_id, autosave_hash, payload, created_at)
+      select of.id, user_id, '', content, now() - interval '20 seconds' * (%(saves)s - n)
+      from of, generate_series(1, %(saves)s) n)
+    insert into document_versions (document_id, user_id, version_number, title, content, created_at)
+    select of.id, user_id, 100000 + n, title, content, now() - interval '20 seconds' * (%(saves)s - n)
+    from of, generate_series(1, %(saves)s) n
+"""
+
+
+def test_a_loss_that_many_saves_followed_is_found_or_said_to_be_out_of_sight(
+    services: Services, truncated: pd.DataFrame
+) -> None:
+    row = next(truncated.itertuples())
+    for saves, unread in ((60, []), (600, [row.document])):
+        with services.database.transaction() as cursor:
+            cursor.execute(MANY_SAVES, {"id": row.document, "saves": saves})
+        assert row.document in set(services.documents.at_risk(SINCE).document) or unread
+        assert services.documents.not_read_whole(SINCE) == unread
 
 
 def test_an_ordinary_evening_puts_nothing_at_risk(firm: Sandbox, services: Services) -> None:

@@ -22,6 +22,8 @@ COPIES = {
     "version": "select content as body from document_versions where id = %(copy)s and document_id = %(document)s",
     "branch": "select content as body from document_branches where id = %(copy)s and document_id = %(document)s",
 }
+MOST_COPIES = 500  # snapshots, and versions, since a moment, that one search reads of each document
+BEFORE = 25  # the newest from before: what a text may have come from, or gone back to
 MOST = 5000  # documents that one search reports; how many there are is told in any case
 
 # A sign is what makes us doubt: `never-stored`, the newest snapshot is newer than the document and differs; `shrunk`,
@@ -29,23 +31,33 @@ MOST = 5000  # documents that one search reports; how many there are is told in 
 # the texts saved after that had never been. For each the copy from before the loss, and since when it is lost; and
 # `written_on`, whether what is stored is no longer what the loss had left.
 PLAIN = "btrim(regexp_replace(regexp_replace(coalesce(b.body ->> 'html', ''), '<[^>]*>', ' ', 'g'), '\\s+', ' ', 'g'))"
-SEARCH = """
+ACTIVE = """
 with active as (
   select document_id as id from document_snapshots where created_at >= %(since)s
   union select document_id from document_undo_history where updated_at >= %(since)s
   union select document_id from autosave_failures where created_at >= %(since)s and document_id is not null
   union select id from documents where updated_at >= %(since)s and not is_folder
-), stored as materialized (
+"""
+SEARCH = """
+{active}), stored as materialized (
   select d.id, d.updated_at, md5(d.content ->> 'html') as text, length(coalesce(d.content ->> 'html', '')) as size
   from active join documents d using (id) where not d.is_folder
 ), kept as materialized (
   select d.id, c.* from stored d cross join lateral (
     (select s.id as copy, 'snapshot' as kind, s.created_at as at, md5(s.payload ->> 'html') as text,
             length(coalesce(s.payload ->> 'html', '')) as size
-     from document_snapshots s where s.document_id = d.id order by s.created_at desc limit 25)
+     from document_snapshots s where s.document_id = d.id and s.created_at >= %(since)s
+     order by s.created_at desc limit %(copies)s)
+    union all
+    (select s.id, 'snapshot', s.created_at, md5(s.payload ->> 'html'), length(coalesce(s.payload ->> 'html', ''))
+     from document_snapshots s where s.document_id = d.id and s.created_at < %(since)s
+     order by s.created_at desc limit %(before)s)
     union all
     (select v.id, 'version', v.created_at, md5(v.content ->> 'html'), length(coalesce(v.content ->> 'html', ''))
-     from document_versions v where v.document_id = d.id order by v.version_number desc limit 25)
+     from (select *, count(*) filter (where created_at < %(since)s) over (order by version_number desc) as older
+           from (select id, created_at, version_number, content from document_versions
+                 where document_id = d.id order by version_number desc limit %(copies)s) newest) v
+     where v.created_at >= %(since)s or v.older <= %(before)s)
     union all
     (select b.id, 'branch', b.created_at, md5(b.content ->> 'html'), length(coalesce(b.content ->> 'html', ''))
      from document_branches b where b.document_id = d.id and b.is_main)
@@ -57,12 +69,21 @@ with active as (
   select s.id, s.updated_at, s.size, {plain} as plain
   from stored s join documents d using (id), lateral (select d.content as body) b
   where exists (select from kept n where n.id = s.id and n.size > s.size and n.at < s.updated_at)
-), read as materialized (
-  select d.id, c.copy, c.kind, c.at, length(b.body ->> 'html') as size, {plain} as plain
-  from dropped d join kept c on c.id = d.id and c.kind <> 'branch'
+), texts as materialized (  -- each text once: several copies hold it
+  select d.id, c.text, {plain} as plain
+  from dropped d join (select distinct on (id, text) * from kept where kind <> 'branch') c on c.id = d.id
   cross join lateral (
     select payload as body from document_snapshots where c.kind = 'snapshot' and id = c.copy
     union all select content from document_versions where c.kind = 'version' and id = c.copy) b
+), read as materialized (  -- `before`: the stored text goes on from it; `turns`: it no longer does from the next one
+  select *, before and not coalesce(lead(before) over (partition by id order by at, (kind = 'version')), true) as turns
+  from (select d.id, c.copy, c.kind, c.at, c.size, md5(t.plain) as mark, t.plain = '' as nothing,
+               starts_with(d.plain, t.plain) as before,
+               t.plain = d.plain as stored, starts_with(t.plain, d.plain) as after
+        from dropped d join kept c on c.id = d.id and c.kind <> 'branch'
+        join texts t on t.id = c.id and t.text is not distinct from c.text) r
+), last as materialized (  -- the last text that is not the stored one: only that one may have been jumped back from
+  select distinct on (id) id, mark from read where not stored order by id, at desc, (kind = 'version') desc
 ), signs as (
   select * from (
     select distinct on (d.id) d.id, 'never-stored' as sign, k.copy, k.kind, k.at, k.at as lost_at, k.size, k.text,
@@ -82,15 +103,16 @@ with active as (
   union all
   select * from (
     select distinct on (d.id)
-           d.id, 'jumped-back', newer.copy, newer.kind, newer.at, d.updated_at, newer.size, md5(newer.plain), null
+           d.id, 'jumped-back', newer.copy, newer.kind, newer.at, d.updated_at, newer.size, newer.mark, null
     from dropped d
-    join read older on older.id = d.id and older.plain <> '' and starts_with(d.plain, older.plain)
-    join read newer on newer.id = d.id and newer.at > older.at and newer.at < d.updated_at and newer.size > d.size
-      and (d.plain = older.plain or not starts_with(newer.plain, d.plain))
-    where 3 <= (select count(distinct r.plain) from read r
-                where r.id = d.id and r.at > older.at and r.at <= newer.at and not starts_with(d.plain, r.plain))
+    join read older on older.id = d.id and older.turns and not older.nothing
+    join last on last.id = d.id
+    join read newer on newer.id = d.id and newer.mark = last.mark and newer.at > older.at and newer.at < d.updated_at
+      and newer.size > d.size and (older.stored or not newer.after)
+    where 3 <= (select count(distinct r.mark) from read r
+                where r.id = d.id and r.at > older.at and r.at <= newer.at and not r.before)
       and not exists (  -- it had grown until the last step: who cuts a text down goes back through shorter ones
-        select from read r where r.id = d.id and r.at > older.at and r.plain not in (d.plain, newer.plain)
+        select from read r where r.id = d.id and r.at > older.at and not r.stored and r.mark <> newer.mark
           and (r.at > newer.at or r.size > newer.size))
     order by d.id, newer.at desc
   ) back
@@ -111,7 +133,16 @@ select d.id::text as document, d.user_id::text as user_id, c.sign, c.kind, c.cop
                  where f.document_id = d.id and f.created_at >= %(since)s)) as last_attempt
 from chosen c join documents d on d.id = c.id left join attempted a on a.id = c.id
 order by c.lost_at, d.id limit %(most)s
-""".replace("{plain}", PLAIN)
+""".replace("{active}", ACTIVE.strip("\n")).replace("{plain}", PLAIN)
+# Documents with more copies since a moment than one search reads of each: what came before those is out of its sight.
+NOT_READ_WHOLE = f"""{ACTIVE})
+select a.id::text as document from active a
+where exists (select from document_snapshots where document_id = a.id and created_at >= %(since)s offset %(copies)s)
+   or (select count(*) from (
+         select created_at from document_versions where document_id = a.id
+         order by version_number desc limit %(copies)s + 1) v where created_at >= %(since)s) > %(copies)s
+order by 1
+"""  # noqa: S608  # our own words
 COLUMNS = (
     "document",
     "user_id",
@@ -137,7 +168,14 @@ class Documents:
 
     def at_risk(self, since: datetime) -> pd.DataFrame:
         """Every document whose stored text may be worse than a copy that still exists; one row each, without text."""
-        return pd.DataFrame(self.database.rows(SEARCH, since=since, most=MOST), columns=COLUMNS)
+        return pd.DataFrame(
+            self.database.rows(SEARCH, since=since, most=MOST, copies=MOST_COPIES, before=BEFORE), columns=COLUMNS
+        )
+
+    def not_read_whole(self, since: datetime) -> list[str]:
+        """Documents with so many copies since a moment that `at_risk` read only the newest of them."""
+        rows = self.database.rows(NOT_READ_WHOLE, since=since, copies=MOST_COPIES)
+        return [str(row["document"]) for row in rows]
 
     def bodies(self, document: str, kind: str, copy: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """What is stored, and what the copy holds."""
