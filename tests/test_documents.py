@@ -114,6 +114,11 @@ def test_by_hand_writes_the_same_as_the_action(services: Services, truncated: pd
     assert done(services, Journal(tmp_path / "journal.jsonl"), action) == [Result.DONE]
     with services.database.transaction() as cursor:
         assert cursor.execute(by_hand(other, tmp_path)).rowcount == 1
+        kept = cursor.execute(
+            "select count(*) as n from document_versions where document_id = %s and content ->> 'html' = ''",
+            [two.document],
+        )
+        assert kept.fetchone()["n"] >= 1
     for row in (one, two):
         _, copy = services.documents.bodies(row.document, row.kind, row.copy)
         assert now(row.document) == {"html": copy["html"], "word_count": len(texts.words(copy))}
@@ -136,11 +141,15 @@ def test_undo_says_first_what_it_does_to_the_texts(services: Services, truncated
     assert said.startswith(f"the bad text goes back into {len(planned)} documents")
 
 
+ABOUT = {"environment": "production", "incident": "night"}
+
+
 def test_what_has_to_wait_is_done_once_it_is_stored_well(
     services: Services, truncated: pd.DataFrame, tmp_path: Path
 ) -> None:
     row, journal = next(truncated.itertuples()), Journal(tmp_path / "journal.jsonl")
-    step = services.documents.run_again([row.document], SINCE, datetime(2026, 3, 1, 12, 32, tzinfo=UTC))
+    step = services.documents.run_again([row.document], SINCE, datetime(2026, 3, 1, 12, 32, tzinfo=UTC), ABOUT)
+    assert step.by_hand.startswith("opskit run autosave-incidents --environment production --incident night -p since ")
     assert "12:32 UTC" in step.title
     assert done(services, journal, step) == [Result.WAITING]
     assert done(services, journal, restore(services, row), step) == [Result.DONE, Result.DONE]
@@ -261,6 +270,8 @@ def test_who_tried_to_save_a_moment_ago_is_asked_first(
     (result,) = carry_out([restore(services, busy)], services, journal)
     assert result[1] is Result.STALE
     assert "ask them first" in result[2]
+    with services.database.transaction() as cursor:
+        assert cursor.execute(by_hand(restore(services, busy), tmp_path)).rowcount == 0
     assert stored(services, busy.document) == ""
 
 
@@ -325,6 +336,7 @@ def test_a_loss_that_many_saves_followed_is_found_or_said_to_be_out_of_sight(
     services: Services, truncated: pd.DataFrame
 ) -> None:
     row = next(truncated.itertuples())
+    write(services, "update user_profiles set subscription_tier = 'studio' where id = %s", row.user_id)
     for saves, unread in ((60, []), (600, [row.document])):
         with services.database.transaction() as cursor:
             cursor.execute(MANY_SAVES, {"id": row.document, "saves": saves})
@@ -356,7 +368,19 @@ def test_a_full_account_is_pruned_of_its_oldest_and_they_are_kept(
     told, journal = firm.break_with("autosave-snapshot-cap"), Journal(tmp_path / "journal.jsonl")
     full = services.documents.full_accounts(SINCE)
     assert set(full.user_id) == set(told["actors"]["full"])
-    action = services.documents.prune_snapshots(full.user_id[0], int(full.cap[0]))
+    oldest = services.database.rows(
+        "select id, document_id::text as document from document_snapshots where user_id = %(user)s "
+        "order by created_at limit 1",
+        user=full.user_id[0],
+    )[0]
+    action = services.documents.prune_snapshots(full.user_id[0], int(full.cap[0]), [oldest["document"]])
+    as_bash_reads(action.by_hand, tmp_path)
+    said = (tmp_path / "snapshots.csv").read_text().split("\0")[3]
+    exported = said.removeprefix("copy (").removesuffix(") to stdout csv header")
+    listed = {row["id"] for row in services.database.rows(exported)}
+    everything_there = services.database.rows(
+        "select id from document_snapshots where user_id = %(user)s", user=full.user_id[0]
+    )
     newest = services.database.rows(
         "select distinct on (document_id) id from document_snapshots where user_id = %(user)s "
         "order by document_id, created_at desc", user=full.user_id[0],
@@ -364,6 +388,8 @@ def test_a_full_account_is_pruned_of_its_oldest_and_they_are_kept(
     assert done(services, journal, action) == [Result.DONE]
     left = services.database.rows("select id from document_snapshots where user_id = %(user)s", user=full.user_id[0])
     assert {row["id"] for row in newest} <= {row["id"] for row in left}
+    assert oldest["id"] in {row["id"] for row in left}  # its document has a loss
+    assert listed == {row["id"] for row in everything_there} - {row["id"] for row in left}  # by hand the very same
     assert len(left) < full.cap[0]
     assert (tmp_path / "private" / f"{action.id}.json").stat().st_size > 1000
 
@@ -439,6 +465,11 @@ def test_a_session_that_became_a_migration_since_the_plan_is_spared(
     assert not head.spared
     action = services.sessions.terminate(head)
     assert "Marta" not in str(action.data())
+    blocker.execute("set application_name = 'nightly-migrations'")  # it only moves data, and says who it is
+    assert services.sessions.blockers().spared.tolist() == ["a migration"]
+    assert not services.database.rows(looked(by_hand(action, tmp_path)))
+    blocker.execute("set application_name = ''")
+    assert services.sessions.blockers().spared.tolist() == [""]
     blocker.execute("create temporary table moved (id int)")
     blocker.execute("select 1")
     ((_, result, why),) = carry_out([action], services, Journal(tmp_path / "journal.jsonl"))

@@ -6,7 +6,7 @@ with the documents that somebody wrote in since a moment, and reads their copies
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -216,9 +216,9 @@ class Documents:
         of = {"document": document, "kind": kind, "copy": copy, "updated_at": now.pop("updated_at")}
         return restoring.Restore().plan(of, now, words=str(words_lost))
 
-    def run_again(self, documents: Sequence[str], since: datetime, until: datetime) -> Action:
-        """Have a person run the runbook again, once these documents may be restored."""
-        of = {"documents": sorted(documents), "since": since.isoformat()}
+    def run_again(self, documents: Sequence[str], since: datetime, until: datetime, about: Mapping[str, str]) -> Action:
+        """Have a person run the runbook again, once these may be restored; `about`: environment and incident."""
+        of = {"documents": sorted(documents), "since": since.isoformat(), **about}
         before = {"worse": of["documents"]}
         return restoring.RunAgain().plan(of, before, count=str(len(documents)), until=f"{until:%H:%M} UTC")
 
@@ -242,7 +242,8 @@ class Documents:
         rows = self.database.rows(snapshots.FULL, since=since)
         return pd.DataFrame(rows, columns=["user_id", "subscription_tier", "cap", "used"])
 
-    def prune_snapshots(self, user: str, cap: int) -> Action:
-        """Take an account's oldest snapshots away, down to nine tenths of what it may hold."""
-        of = {"user": user, "keep": int(cap * 0.9)}
+    def prune_snapshots(self, user: str, cap: int, doubtful: Sequence[str] = ()) -> Action:
+        """Take an account's oldest snapshots away, down to nine tenths of its cap; none of `doubtful` documents."""
+        mine = self.database.rows(snapshots.OF, user=user, documents=list(doubtful))
+        of = {"user": user, "keep": int(cap * 0.9), "spared": [row["document"] for row in mine]}
         return snapshots.Prune().plan(of, snapshots.state(self.database, user))

@@ -141,7 +141,9 @@ class RunAgain(Change):
         return not now["worse"]
 
     def by_hand(self, of: Arguments, before: Any) -> str:
-        return f"opskit run autosave-incidents -p since {of['since']}"
+        where = f" --environment {of['environment']}" if of.get("environment") else ""
+        incident = f" --incident {of['incident']}" if of.get("incident") else ""
+        return f"opskit run autosave-incidents{where}{incident} -p since {of['since']}"
 
 
 class Restore(Change):
@@ -209,5 +211,9 @@ class Restore(Change):
         where += f" and d.updated_at = '{of['updated_at']}'"
         since = before["newest_snapshot"] or "-infinity"
         where += f" and not exists (select from document_snapshots where document_id = d.id and created_at > '{since}')"
-        write = " ".join(COPY.format(table=table, column=column).split())
-        return f'psql "$DATABASE_URL" -c "{write} where {where}"'
+        quiet, keep, write = (
+            " ".join(sql.replace("%(document)s", f"'{of['document']}'").split())
+            for sql in (ATTEMPTED, KEEP_BAD, COPY.format(table=table, column=column))
+        )
+        # One statement: the bad body is kept as a version, and nobody tried to save it lately.
+        return f'psql "$DATABASE_URL" -c "with kept as ({keep}) {write} where {where} and not ({quiet})"'

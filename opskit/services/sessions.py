@@ -21,25 +21,31 @@ from opskit.errors import CannotTell, Refused
 # A table's whole lock is what a migration takes, whatever it says last.
 WHOLE = """exists (select from pg_locks l where l.pid = b.pid and l.granted and l.locktype = 'relation'
            and l.mode = 'AccessExclusiveLock')"""
+# A migration that only moves data takes none; what shows it is its name, its role, or the ledger that it writes in.
+LEDGER = """exists (select from pg_locks l join pg_class c on c.oid = l.relation where l.pid = b.pid and l.granted
+            and l.locktype = 'relation' and c.relname ~ 'migration')"""
 CHAINS = """
     with waiting as (
       select pid, unnest(pg_blocking_pids(pid)) as blocker, query_start from pg_stat_activity
       where cardinality(pg_blocking_pids(pid)) > 0
     )
     select b.pid, b.usename as role, b.application_name as application, b.backend_type, b.state,
-           b.backend_start::text as backend_start, now() - b.xact_start as open_for, b.query, {whole} as whole,
+           b.backend_start::text as backend_start, now() - b.xact_start as open_for, b.query,
+           {whole} as whole, {ledger} as ledger,
            count(distinct w.pid)::int as waiting, max(now() - w.query_start) as longest_wait
     from waiting w join pg_stat_activity b on b.pid = w.blocker
     where cardinality(pg_blocking_pids(b.pid)) = 0
     group by b.pid, b.usename, b.application_name, b.backend_type, b.state, b.backend_start, b.xact_start, b.query
     order by waiting desc
-""".replace("{whole}", WHOLE)
+""".replace("{whole}", WHOLE).replace("{ledger}", LEDGER)
 ONE = """
-    select b.backend_start::text as backend_start, b.state, b.backend_type, b.query, {whole} as whole,
+    select b.backend_start::text as backend_start, b.state, b.backend_type, b.query, b.usename as role,
+           b.application_name as application, {whole} as whole, {ledger} as ledger,
            (select count(*)::int from pg_stat_activity w where %(pid)s = any(pg_blocking_pids(w.pid))) as blocks
     from pg_stat_activity b where b.pid = %(pid)s
-""".replace("{whole}", WHOLE)
+""".replace("{whole}", WHOLE).replace("{ledger}", LEDGER)
 MIGRATION = r"\b(?:alter|create|drop|reindex|vacuum|cluster|truncate|refresh)\b|schema_migrations"
+MIGRATOR = r"migrat|supabase (?:cli|db)|supabase_admin|flyway|liquibase|alembic|prisma|knex|drizzle|sqitch|backfill"
 
 
 VALUES = {"SCONST", "USCONST", "BCONST", "XCONST", "ICONST", "FCONST"}
@@ -52,6 +58,8 @@ def spared(session: Mapping[str, Any]) -> str:
     if session["backend_type"] == "walsender":
         return "replication"
     if re.search(MIGRATION, (session["query"] or "").lower()):
+        return "a migration"
+    if session["ledger"] or re.search(MIGRATOR, f"{session['role']} {session['application']}".lower()):
         return "a migration"
     return "the holder of a whole table" if session["whole"] else ""
 
@@ -156,6 +164,7 @@ class Blocking:
         where = f"pid = {of['pid']} and backend_start = '{of['backend_start']}' and backend_type = 'client backend'"
         # Postgres spells a word's edge \y.
         where += f" and not {' '.join(WHOLE.split())} and query !~* '{MIGRATION.replace(chr(92) + 'b', chr(92) + 'y')}'"
+        where += f" and not {' '.join(LEDGER.split())} and concat(usename, ' ', application_name) !~* '{MIGRATOR}'"
         where += f" and exists (select from pg_stat_activity w where {of['pid']} = any(pg_blocking_pids(w.pid)))"
         return f'psql "$DATABASE_URL" -c "select {self.function}(pid) from pg_stat_activity b where {where}"'  # noqa: S608
 

@@ -23,11 +23,14 @@ FULL = """
     cross join lateral (select count(*)::int as used from document_snapshots s where s.user_id = p.id) c
     where c.used >= l.max_document_snapshots order by 1
 """
+OF = (
+    "select id::text as document from documents where user_id = %(user)s and id = any(%(documents)s::uuid[]) order by 1"
+)
 STATE = "select count(*)::int as used, max(created_at)::text as newest from document_snapshots where user_id = %(user)s"
 OLDEST = f"""
     select id from (
       select id, created_at, row_number() over (partition by document_id order by created_at desc) as age
-      from document_snapshots where user_id = %(user)s) s
+      from document_snapshots where user_id = %(user)s and document_id <> all(%(spared)s::uuid[])) s
     where age > {SPARED} order by created_at limit %(surplus)s
 """  # noqa: S608  # our own number
 IMAGE = f"select * from document_snapshots where id in ({OLDEST})"  # noqa: S608  # as above
@@ -36,6 +39,11 @@ DELETE = f"delete from document_snapshots where id in ({OLDEST})"  # noqa: S608 
 
 def state(database: Database, user: str) -> dict[str, Any]:
     return database.rows(STATE, user=user)[0]
+
+
+def _values(of: Arguments, used: int) -> dict[str, Any]:
+    """What the statements take: the account, how many are too many, and the documents whose copies all stay."""
+    return {"user": of["user"], "surplus": max(used - of["keep"], 0), "spared": of.get("spared", [])}
 
 
 class Prune(Change):
@@ -53,15 +61,21 @@ class Prune(Change):
 
     def image(self, services: Any, of: Arguments) -> Any:
         used = state(services.database, of["user"])["used"]
-        return services.database.rows(IMAGE, user=of["user"], surplus=max(used - of["keep"], 0))
+        return services.database.rows(IMAGE, **_values(of, used))
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         with services.database.transaction() as cursor:
             if cursor.execute(STATE, of).fetchone() != before:
                 raise Refused(f"account {of['user']} saved something since the plan was made; not touched.")
-            cursor.execute(DELETE, {"user": of["user"], "surplus": max(before["used"] - of["keep"], 0)})
+            cursor.execute(DELETE, _values(of, before["used"]))
+            if not cursor.rowcount:
+                raise Refused(
+                    f"account {of['user']}: each snapshot may be a good copy, or is one of the newest; not touched."
+                )
 
     def by_hand(self, of: Arguments, before: Any) -> str:
-        where = f"user_id = '{of['user']}' order by created_at limit {max(before['used'] - of['keep'], 0)}"
-        query = f"select * from document_snapshots where {where}"  # noqa: S608  # for a person
+        values = _values(of, before["used"])
+        spared = "{" + ",".join(values["spared"]) + "}"
+        query = " ".join(IMAGE.split()).replace("%(user)s", f"'{of['user']}'").replace("%(spared)s", f"'{spared}'")
+        query = query.replace("%(surplus)s", str(values["surplus"]))
         return f'psql "$DATABASE_URL" -c "copy ({query}) to stdout csv header" > snapshots.csv  # then delete those ids'
