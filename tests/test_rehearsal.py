@@ -126,6 +126,19 @@ def test_whom_the_policies_let_in_before_and_after(target: Database, tmp_path: P
     assert {(t, w) for t, c, w in seen if c == "delete"} == {("notes", "stranger"), ("notes", "anonymous")}
 
 
+def test_where_no_row_can_be_made_nobody_is_denied_anything(target: Database, tmp_path: Path) -> None:
+    found = rehearse(
+        target,
+        tmp_path,
+        "create table notes (id varchar(30) primary key, \"ownerId\" uuid references auth.users);",
+        "create table dated (at date, user_id uuid) partition by range (at);",
+        "create domain must as text not null; create table kept (id int primary key, user_id uuid, it must);",
+    )
+    after = found.after[found.after.table.isin(["notes", "dated", "kept"])]
+    told = {(table, tuple(sorted(map(str, set(group.allowed))))) for table, group in after.groupby("table")}
+    assert told == {("notes", ("True",)), ("dated", ("None",)), ("kept", ("None",))}
+
+
 def test_a_new_project_begins_with_what_supabase_brings(target: Database, standing: Sandbox, tmp_path: Path) -> None:
     shipped = migrations.opened(standing.folder / "supabase" / "migrations").files
     found = rehearsal.rehearse(target, OWNER, shipped, "empty")
