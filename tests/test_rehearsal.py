@@ -130,7 +130,7 @@ def test_where_no_row_can_be_made_nobody_is_denied_anything(target: Database, tm
     found = rehearse(
         target,
         tmp_path,
-        "create table notes (id varchar(30) primary key, \"ownerId\" uuid references auth.users);",
+        'create table notes (id varchar(30) primary key, "ownerId" uuid references auth.users);',
         "create table dated (at date, user_id uuid) partition by range (at);",
         "create domain must as text not null; create table kept (id int primary key, user_id uuid, it must);",
     )

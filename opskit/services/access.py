@@ -19,8 +19,8 @@ COLUMNS = ["table", "command", "who", "allowed"]
 # Tables whose rows belong to somebody: by a column of the usual names, or by their own key.
 OWNED = """
     select c.oid::regclass::text as table, quote_ident(a.attname) as column,
-           (select quote_ident(attname) from pg_attribute o where o.attrelid = c.oid and o.attnum > 0 and not o.attisdropped
-            and o.attgenerated = '' order by o.attnum limit 1) as first
+           (select quote_ident(attname) from pg_attribute o where o.attrelid = c.oid and o.attnum > 0
+            and not o.attisdropped and o.attgenerated = '' order by o.attnum limit 1) as first
     from pg_class c join pg_attribute a on a.attrelid = c.oid and not a.attisdropped and a.atttypid = 'uuid'::regtype
     where c.relkind in ('r', 'p') and c.relnamespace = 'public'::regnamespace
       and (a.attname in ('user_id', 'owner_id', 'author_id', 'created_by')
