@@ -112,6 +112,10 @@ class Change:
         self.do(services, of, before, key)
         yield from ()
 
+    def unseen(self, of: Arguments, reached: Json) -> str:
+        """What of an attempt without an end `look` cannot show, so that it must not be made again; empty: nothing."""
+        return ""
+
     def image(self, services: Any, of: Arguments) -> Json:
         """Everything that the change could spoil, whole, to be kept in `private/` before it is made; None: nothing."""
         return None
@@ -238,8 +242,9 @@ def _carry_out_one(action: Action, past: Past, services: Any, journal: Journal, 
     if action.manual:
         return _end(journal, action, Result.WAITING, "a person does this; resume when it is done", now)
     changed = action.before is not None and now != action.before
-    if past.in_doubt(action) and (done is None or changed):
-        why = "it was begun, and what is there now is neither before nor after"
+    hidden = change.unseen(action.arguments, past.reached.get(action.id)) if past.in_doubt(action) else ""
+    if past.in_doubt(action) and (done is None or changed or hidden):
+        why = hidden or "it was begun, and what is there now is neither before nor after"
         return _end(journal, action, Result.UNKNOWN, why, now)
     if changed:
         return _end(

@@ -11,8 +11,9 @@ import pytest
 import yaml
 from support import as_bash_reads, everything
 
-from opskit.actions import Change, plain
+from opskit.actions import Change, Result, carry_out, plain
 from opskit.errors import BadInput, Denied, Faulty, Refused
+from opskit.journal import Journal
 from opskit.sandbox import Sandbox
 from opskit.services import Services, migrating, migrations, reversal
 from opskit.services.statements import File
@@ -114,6 +115,83 @@ def test_a_lock_is_not_waited_for_without_end(
         other.execute("select 1 from documents limit 1")
         with pytest.raises(Faulty, match="55P03"):
             do(services, apply(services, made, lock=0.1))
+
+
+def held(services: Services, sql: str) -> None:
+    """A table of the owner's, to see what was done to it how often."""
+    owned(services, "create table tally (n int)")
+    owned(services, sql)
+
+
+def carried(services: Services, action: Any, folder: Path) -> tuple[Result, str]:
+    ((_, result, why),) = carry_out([action], services, Journal(folder / "journal.jsonl"))
+    return result, why
+
+
+def test_what_a_file_commits_itself_is_not_done_again(
+    services: Services, firm: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrating, "PAUSE", 0.01)
+    held(services, "select 1")
+    text = "begin;\ninsert into tally values (1);\ncommit;\ninsert into tally values (2);\n"
+    action = apply(services, file(tmp_path, text + "alter table documents add column made int;"), lock=0.1)
+    with everything(firm.name)[1].database.session() as other:
+        other.execute("begin")
+        other.execute("select 1 from documents limit 1")
+        result, why = carried(services, action, tmp_path)
+    assert result is Result.FAILED
+    assert "Statements [1, 2, 3] are committed; the ledger has no row." in why
+    assert owned(services, "select n from tally") == [{"n": 1}]
+    assert carried(services, action, tmp_path)[0] is Result.DONE
+    assert owned(services, "select n from tally order by n") == [{"n": 1}, {"n": 2}]
+    assert len(ledger(services)) == 1
+
+
+def test_what_a_file_rolls_back_itself_is_not_said_to_be_committed(services: Services, tmp_path: Path) -> None:
+    held(services, "select 1")
+    made = file(tmp_path, "begin;\ninsert into tally values (1);\nrollback;\nselect 1 / 0;")
+    with pytest.raises(Faulty, match="Nothing of this attempt stays"):
+        do(services, apply(services, made))
+
+
+def test_a_resume_goes_on_behind_what_is_committed(services: Services, tmp_path: Path) -> None:
+    held(services, "insert into tally values (1), (1)")
+    text = "set search_path = nowhere;\nupdate public.tally set n = n * 3;\ncommit;\nset search_path = public;\n"
+    text += "update tally set n = n + 1;\ncreate unique index concurrently tally_n on tally (n);\nselect n from tally;"
+    action = apply(services, file(tmp_path, text))
+    result, why = carried(services, action, tmp_path)
+    assert result is Result.FAILED
+    assert "Statements [1, 2, 3, 4, 5] are committed" in why
+    assert "half-built" in why
+    owned(services, "delete from tally where ctid = (select min(ctid) from tally)")
+    assert carried(services, action, tmp_path) == (Result.DONE, "")
+    assert owned(services, "select n from tally") == [{"n": 4}]
+    assert services.migrations.invalid_indexes().empty
+
+
+@pytest.mark.parametrize("told", [1, 2])
+def test_of_parts_whose_end_nobody_saw_none_is_sent_again(services: Services, tmp_path: Path, told: int) -> None:
+    """Killed between two of three parts, and before the last: that one is of one transaction with the ledger's row."""
+    held(services, "insert into tally values (1)")
+    text = "update tally set n = n + 1;\ncommit;\nupdate tally set n = n + 1;\ncommit;\nupdate tally set n = n + 1;"
+    action, journal = apply(services, file(tmp_path, text)), Journal(tmp_path / "journal.jsonl")
+    journal.write("action.begun", action=action.id, name=action.name, key="key")
+    steps = Change.known[action.name].steps(services, action.arguments, action.before, "key", None)
+    for _ in range(told):
+        journal.write("action.progress", action=action.id, name=action.name, reached=next(steps))
+    steps.close()
+    result, why = carried(services, action, tmp_path)
+    assert result is (Result.UNKNOWN if told == 1 else Result.DONE)
+    assert ("which of its statements are committed was not seen; known: [1, 2]" in why) == (told == 1)
+    assert owned(services, "select n from tally") == [{"n": 2 if told == 1 else 4}]
+
+
+def test_behind_a_commit_of_its_own_a_file_is_one_transaction_again(services: Services, tmp_path: Path) -> None:
+    held(services, "select 1")
+    made = file(tmp_path, "commit;\ninsert into tally values (1);\nselect 1 / 0;")
+    with pytest.raises(Faulty, match=r"Statements \[1\] are committed"):
+        do(services, apply(services, made))
+    assert owned(services, "select n from tally") == []
 
 
 def test_a_file_that_was_edited_since_the_plan_is_not_applied(services: Services, tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import re
 import shlex
 import time
 from collections.abc import Iterator
-from itertools import groupby
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from opskit import actions
 from opskit.actions import Arguments, Change
 from opskit.database import Database, Session
-from opskit.errors import Faulty, Refused, ServiceError
+from opskit.errors import Faulty, Refused, ServiceError, Unreachable
 from opskit.services import statements
 from opskit.services.statements import File, Statement
 
@@ -32,6 +32,9 @@ LEDGER = """
     create schema if not exists supabase_migrations;
     create table if not exists supabase_migrations.schema_migrations
       (version text primary key, statements text[], name text)
+"""
+LIMITS = """
+    select current_setting('lock_timeout') as lock_timeout, current_setting('statement_timeout') as statement_timeout
 """
 INDEX = """
     select i.indisvalid as valid, pg_get_indexdef(i.indexrelid) as definition
@@ -85,13 +88,21 @@ class Apply(Change):
         return bool(now["in_ledger"])
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
+        for _ in self.steps(services, of, before, key, None):
+            pass
+
+    def steps(self, services: Any, of: Arguments, before: Any, key: str, reached: Any) -> Iterator[Any]:
         file = planned(of, before["file"])
-        only = of.get("statements")
-        left = [s for s in file.statements if s.node is not None and (only is None or s.number in only)]
         with services.migrations.database.session(of["statement_timeout"] + 60.0) as session:
             begin_as(session, services.migrations.owner, of["lock_timeout"], of["statement_timeout"])
             session.execute(LEDGER if not _has_ledger(session) else "select 1")
-            send(session, services.migrations.owner, file, left, of)
+            yield from send(session, file, of.get("statements"), behind(reached))
+
+    def unseen(self, of: Arguments, reached: Any) -> str:
+        file = read(of)
+        if file is not None and len(pieces(file, of.get("statements"), behind(reached))) == 1:
+            return ""  # its end and the ledger's row are of one transaction, so the ledger tells
+        return f"it was begun, and which of its statements are committed was not seen; known: {behind(reached)}"
 
     def by_hand(self, of: Arguments, before: Any) -> str:
         return "supabase db push --linked --yes"
@@ -106,38 +117,81 @@ class Finish(Apply):
         return f'psql "$DATABASE_URL" -1 -f statements-{of["left"]}.sql && {repair}'
 
 
-def send(session: Session, owner: str | None, file: File, left: list[Statement], of: Arguments) -> None:
-    """Send these statements as the CLI does, then the ledger's row. Raises Faulty saying what stays of a failure."""
+def behind(reached: Any) -> list[int]:
+    """The statements that are over: committed, or rolled back by the file itself. They are never sent again."""
+    return list(reached["statements"]) if reached else []
+
+
+def pieces(file: File, only: list[int] | None, over: list[int]) -> list[list[Statement]]:
+    """What is still to be sent, cut into what is committed together; the last, which may hold nothing, with the row.
+
+    `only` these statements, where given. A SET holds for what comes after it, so it is sent again in each session.
+    """
+    found: list[list[Statement]] = [[]]
+    for statement in file.statements:
+        due = statement.number not in over and (only is None or statement.number in only)
+        if statement.node is None or not (due or statement.sets):
+            continue
+        if statement.alone and found[-1]:
+            found.append([])
+        found[-1].append(statement)
+        if statement.alone or statement.closes:
+            found.append([])
+    return found
+
+
+def send(session: Session, file: File, only: list[int] | None, over: list[int]) -> Iterator[Any]:
+    """Send what is left as the CLI does, then the ledger's row; after each commit but the last, what is over.
+
+    Raises Faulty saying what stays of a failure, and Unreachable where nobody saw that.
+    """
     row = {"version": file.version, "name": file.name, "statements": file.texts}
-    groups = [(alone, list(some)) for alone, some in groupby(left, lambda s: s.alone)]
-    done: list[int] = []
-    for last, (alone, some) in _with_last([*groups, (False, [])] if not groups or groups[-1][0] else groups):
-        enter = row if last else None
+    todo = pieces(file, only, over)
+    for number, piece in enumerate(todo, 1):
+        last = number == len(todo)
         try:
-            if alone:
-                for statement in some:
-                    _by_itself(session, owner, statement, of)
-                    done.append(statement.number)
+            if piece and piece[0].alone:
+                _by_itself(session, piece[0])
             else:
-                _patiently(session, owner, some, enter, of)
-                done += [s.number for s in some]
+                _patiently(session, piece, row if last else None)
         except ServiceError as error:
-            stays = f" Statements {done} are committed; the ledger has no row." if done else " Nothing of it stays."
-            failed = Faulty("database", error.message.removeprefix("database: ") + stays)
-            failed.sqlstate = error.sqlstate
-            raise failed from None
+            raise _telling(error, file, piece, over) from None
+        over = sorted({*over, *(statement.number for statement in piece)})
+        if not last:
+            yield {"statements": over, "said": f"statements {over} of {len(file.statements)} are behind it"}
 
 
-def _with_last(groups: list[Any]) -> Iterator[tuple[bool, Any]]:
-    for number, group in enumerate(groups, 1):
-        yield number == len(groups), group
+def _telling(error: ServiceError, file: File, piece: list[Statement], over: list[int]) -> ServiceError:
+    """The same with what stays of the file. An answer that did not come says nothing of the piece that was sent."""
+    kept = [number for number in over if number not in _given_up(file)]
+    stays = f" Statements {kept} are committed; the ledger has no row." if kept else ""
+    alone = bool(piece) and piece[0].alone
+    if isinstance(error, Unreachable):
+        stays += f" Whether statements {[statement.number for statement in piece]} still take effect was not seen."
+    elif alone:
+        stays += f" Of statement {piece[0].number} something half-built may stay, such as an invalid index."
+    elif not stays:
+        stays = " Nothing of it stays." if file.together else " Nothing of this attempt stays."
+    kind = Unreachable if isinstance(error, Unreachable) else Faulty
+    told = kind("database", error.message.removeprefix("database: ") + stays)
+    told.sqlstate = error.sqlstate
+    return told
 
 
-def _patiently(session: Session, owner: str | None, some: list[Statement], row: Any, of: Arguments) -> None:
-    """One transaction; where it does not get a lock it is rolled back, and tried again a little later."""
+def _given_up(file: File) -> set[int]:
+    """The statements that the file rolls back itself."""
+    ends = (piece for piece in pieces(file, None, []) if piece and piece[-1].rolls_back)
+    return {statement.number for piece in ends for statement in piece}
+
+
+def _patiently(session: Session, piece: list[Statement], row: Any) -> None:
+    """One transaction; where it does not get a lock it is rolled back, and tried again a little later.
+
+    It holds nothing that commits before its end, so nothing of it is done twice.
+    """
     for number in range(TRIES):
         try:
-            return _together(session, owner, some, row, of)
+            return _together(session, piece, row)
         except ServiceError as error:
             if error.sqlstate != "55P03" or number == TRIES - 1:
                 raise
@@ -145,29 +199,34 @@ def _patiently(session: Session, owner: str | None, some: list[Statement], row: 
     return None
 
 
-def _together(session: Session, owner: str | None, some: list[Statement], row: Any, of: Arguments) -> None:
-    begin_as(session, owner, of["lock_timeout"], of["statement_timeout"])
-    session.execute("begin")
+def _together(session: Session, piece: list[Statement], row: Any) -> None:
+    if session.idle:  # it is not behind COMMIT AND CHAIN
+        session.execute("begin")
     try:
-        for statement in some:
+        for statement in piece:
             session.execute(statement.text)
         if row:
             session.execute(ENTER, **row)
-        session.execute("commit")
+        if not (piece and piece[-1].closes):
+            session.execute("commit")
     except ServiceError:
-        if not session.idle:
+        with suppress(ServiceError):  # where there is no connection any more the server does it
             session.execute("rollback")
         raise
 
 
-def _by_itself(session: Session, owner: str | None, statement: Statement, of: Arguments) -> None:
+def _by_itself(session: Session, statement: Statement) -> None:
     """What no transaction holds: no timeout on locks, which would leave an invalid index behind. One that an earlier
     attempt left is dropped before."""
-    begin_as(session, owner, 0, 0)
+    (limits,) = session.execute(LIMITS)
+    session.execute("set lock_timeout = 0")
+    session.execute("set statement_timeout = 0")
     index = getattr(statement.node, "idxname", None)
     if index and any(row["valid"] is False for row in session.execute(INDEX, index=f'"{index}"')):
         session.execute(f'drop index concurrently "{index}"')
     session.execute(statement.text)
+    for name, limit in limits.items():
+        session.execute(f"set {name} = '{limit}'")
 
 
 def begin_as(session: Session, owner: str | None, lock_timeout: float, statement_timeout: float) -> None:

@@ -20,7 +20,8 @@ HEAD = 60  # characters of a statement that name it to a person
 
 TRANSACTION = enums.TransactionStmtKind
 OPENS = {TRANSACTION.TRANS_STMT_BEGIN, TRANSACTION.TRANS_STMT_START}
-CLOSES = {TRANSACTION.TRANS_STMT_COMMIT, TRANSACTION.TRANS_STMT_ROLLBACK}
+CLOSES = {TRANSACTION.TRANS_STMT_COMMIT, TRANSACTION.TRANS_STMT_ROLLBACK, TRANSACTION.TRANS_STMT_PREPARE}
+SETS = re.compile(r"select\s+(pg_catalog\.)?set_config\('[^']*', *'[^']*', *false\)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,23 @@ class Statement:
     def transaction(self) -> bool:
         """Whether it begins or ends a transaction of the file's own."""
         return isinstance(self.node, ast.TransactionStmt) and self.node.kind in OPENS | CLOSES
+
+    @property
+    def closes(self) -> bool:
+        """Whether it ends the transaction that it is sent in."""
+        return isinstance(self.node, ast.TransactionStmt) and self.node.kind in CLOSES
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether nothing stays of the transaction that it is sent in."""
+        return self.closes and self.node.kind == TRANSACTION.TRANS_STMT_ROLLBACK
+
+    @property
+    def sets(self) -> bool:
+        """Whether all it does is to set something for the rest of the session."""
+        if isinstance(self.node, ast.VariableSetStmt):
+            return not self.node.is_local and self.node.name != "TRANSACTION"
+        return SETS.fullmatch(self._bare.rstrip("; \n")) is not None
 
     @property
     def _bare(self) -> str:
