@@ -36,6 +36,7 @@ CAUSES = {
     "ensemble-only",
     "timeout",
     "invalid-key",
+    "no-access",
     "invalid-model",
     "orphaned-task",
     "long-running-task",
@@ -68,6 +69,7 @@ ERRORS: dict[str, tuple[str, str]] = {
     "ai-quota-exhausted": ("gpt-5-chat-latest", "429"),
     "ai-quota-looking-like-pace": ("claude-sonnet-4-5-20250929", "429"),
     "ai-context-limit": ("gpt-5-chat-latest", "400"),
+    "ai-no-access": ("gpt-5-chat-latest", "403"),
     "ai-invalid-key": ("claude-sonnet-4-5-20250929", "401"),
     "ai-invalid-model": ("claude-sonnet-4.5", "404"),
 }
@@ -101,22 +103,26 @@ def hosting(company: Sandbox, method: str, path: str, body: dict[str, Any] | Non
         return json.load(answer)
 
 
-def reroute(company: Sandbox) -> None:
+def reroute(company: Sandbox, to: str) -> None:
     found = hosting(company, "GET", "/v10/projects/{project}/env")["envs"]
     key = next(one["id"] for one in found if one["key"] == "AI_MODEL_ROUTES")
-    hosting(company, "PATCH", f"/v9/projects/{{project}}/env/{key}", {"value": "gpt-5-chat-latest=deepseek-chat"})
+    hosting(company, "PATCH", f"/v9/projects/{{project}}/env/{key}", {"value": f"gpt-5-chat-latest={to}"})
 
 
 def repair(company: Sandbox, told: dict[str, Any]) -> None:
     company.by_hand()
     groups, causes = told["actors"], told["causes"]
     if causes == ["openai-outage"]:
-        reroute(company)
+        reroute(company, "deepseek-chat")
+    if causes == ["openai-outage", "quota-exhausted"]:
+        reroute(company, "claude-sonnet-4-5-20250929")
     with role(company, "change") as connection:
         if "orphaned-task" in causes:
             connection.execute(FAIL, ["orphaned", groups["orphans_tasks"]])
         if "long-running-task" in causes:
-            connection.execute(FINISH, [groups["finished_tasks"] + groups["incomplete_tasks"]])
+            connection.execute(
+                FINISH, [[task for one in ("finished", "incomplete", "watched") for task in groups[f"{one}_tasks"]]]
+            )
             for how in ("expired", "cancelled"):
                 connection.execute(FAIL, [how, groups[f"{how}_tasks"]])
         if "quota-wrong" in causes:
