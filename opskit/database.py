@@ -231,7 +231,9 @@ class Database:
             password=self._passwords[access],
             application_name=self._name,
             connect_timeout=5,
-            keepalives_idle=30,
+            keepalives_idle=30,  # a peer that is gone is noticed within two minutes, however patient we are
+            keepalives_interval=10,
+            keepalives_count=6,
             prepare_threshold=None,  # a transaction-mode pooler keeps no prepared statements
             row_factory=dict_row,
         )
@@ -246,12 +248,13 @@ class Session:
     """One connection that sends each statement as it is. Nothing is begun, committed or tried again by itself."""
 
     def __init__(self, connection: psycopg.Connection[Row], silence: float | None) -> None:
-        self._connection, self._silence = connection, silence
+        self._connection = connection
+        self.silence = silence  # may be set anew, for what takes longer
 
     def execute(self, sql: str, **values: Any) -> list[Row]:
         """The rows that a statement finds. Raises ServiceError, with its `sqlstate`."""
         try:
-            with _impatiently(self._connection, self._silence):
+            with _impatiently(self._connection, self.silence):
                 cursor = self._connection.execute(sql.encode(), values or None)
             return cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,46 @@ def test_behind_a_commit_of_its_own_a_file_is_one_transaction_again(services: Se
     with pytest.raises(Faulty, match=r"Statements \[1\] are committed"):
         do(services, apply(services, made))
     assert owned(services, "select n from tally") == []
+
+
+def test_an_index_takes_longer_than_a_statement_may(
+    services: Services, firm: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrating, "MARGIN", 0.1)
+    made = file(tmp_path, "create index concurrently made_i on documents (status);\nset statement_timeout = '9s';")
+    with everything(firm.name)[1].database.session() as other:
+        other.execute("begin")
+        other.execute("set role postgres")
+        other.execute("lock table documents in row exclusive mode")
+        threading.Timer(2, lambda: other.execute("commit")).start()
+        do(services, services.migrations.apply_file(made, 1, 0.5))
+    assert services.migrations.invalid_indexes().empty
+
+
+def test_an_index_that_may_still_be_in_the_making_is_not_dropped(
+    services: Services, firm: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    action = apply(services, file(tmp_path, "create index concurrently made_i on documents (status);"))
+    with everything(firm.name)[1].database.session() as other:
+        other.execute("begin")
+        other.execute("set role postgres")
+        other.execute("lock table documents in row exclusive mode")
+        monkeypatch.setattr(migrating, "PATIENCE", 0.5)  # we go; the server builds on
+        result, why = carried(services, action, tmp_path)
+        assert result is Result.UNKNOWN
+        assert "Whether statements [1] still take effect was not seen" in why
+        result, why = carried(services, action, tmp_path)
+        assert result is Result.UNKNOWN
+        assert "which of its statements are committed was not seen" in why
+        with pytest.raises(Faulty, match="may still be in the making"):
+            do(services, action)
+        other.execute("commit")
+    for _ in range(50):
+        found = services.database.rows("select indisvalid as it from pg_index where indexrelid = 'made_i'::regclass")
+        if found == [{"it": True}]:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"the index that the server was building: {found}")
 
 
 def test_a_file_that_was_edited_since_the_plan_is_not_applied(services: Services, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pglast import ast
+
 from opskit import actions
 from opskit.actions import Arguments, Change
 from opskit.database import Database, Session
@@ -23,6 +25,8 @@ from opskit.services.statements import File, Statement
 
 TRIES = 5  # where a lock is not to be had
 PAUSE = 2.0  # seconds before the second; each is twice as long as the one before
+MARGIN = 60.0  # seconds that a server may be silent beyond its own timeout before its connection is cut
+PATIENCE = 4 * 3600.0  # and where it has none: an index of a large table takes its time
 KEPT = "select exists (select from supabase_migrations.schema_migrations where version = %(version)s) as kept"
 ENTER = """
     insert into supabase_migrations.schema_migrations (version, name, statements)
@@ -40,6 +44,17 @@ INDEX = """
     select i.indisvalid as valid, pg_get_indexdef(i.indexrelid) as definition
     from pg_index i where i.indexrelid = to_regclass(%(index)s)
 """
+OF_TABLE = """
+    select i.indexrelid::regclass::text as index, i.indisvalid as valid
+    from pg_index i join pg_class c on c.oid = i.indexrelid
+    where i.indrelid = to_regclass(%(table)s) and c.relname = %(name)s
+"""
+BUILDING = """
+    select l.pid from pg_locks l join pg_index i on i.indrelid = l.relation
+    where i.indexrelid = to_regclass(%(index)s) and l.mode = 'ShareUpdateExclusiveLock' and l.pid <> pg_backend_pid()
+      and l.database = (select oid from pg_database where datname = current_database())
+"""  # pg_stat_progress_create_index does not tell this role what others build
+TIMEOUT = "select setting::float / 1000 as seconds from pg_settings where name = 'statement_timeout'"
 RIGHT = "membership of the role that owns the schema"
 
 
@@ -93,7 +108,7 @@ class Apply(Change):
 
     def steps(self, services: Any, of: Arguments, before: Any, key: str, reached: Any) -> Iterator[Any]:
         file = planned(of, before["file"])
-        with services.migrations.database.session(of["statement_timeout"] + 60.0) as session:
+        with services.migrations.database.session(of["statement_timeout"] + MARGIN) as session:
             begin_as(session, services.migrations.owner, of["lock_timeout"], of["statement_timeout"])
             session.execute(LEDGER if not _has_ledger(session) else "select 1")
             yield from send(session, file, of.get("statements"), behind(reached))
@@ -203,8 +218,11 @@ def _together(session: Session, piece: list[Statement], row: Any) -> None:
     if session.idle:  # it is not behind COMMIT AND CHAIN
         session.execute("begin")
     try:
+        _listen(session)
         for statement in piece:
             session.execute(statement.text)
+            if "statement_timeout" in statement.text.lower():
+                _listen(session)
         if row:
             session.execute(ENTER, **row)
         if not (piece and piece[-1].closes):
@@ -215,18 +233,43 @@ def _together(session: Session, piece: list[Statement], row: Any) -> None:
         raise
 
 
+def _listen(session: Session) -> None:
+    """Listen for as long as a statement may take now; a file may set its own timeout."""
+    seconds = session.execute(TIMEOUT)[0]["seconds"]
+    session.silence = seconds + MARGIN if seconds else PATIENCE
+
+
 def _by_itself(session: Session, statement: Statement) -> None:
     """What no transaction holds: no timeout on locks, which would leave an invalid index behind. One that an earlier
     attempt left is dropped before."""
     (limits,) = session.execute(LIMITS)
     session.execute("set lock_timeout = 0")
     session.execute("set statement_timeout = 0")
-    index = getattr(statement.node, "idxname", None)
-    if index and any(row["valid"] is False for row in session.execute(INDEX, index=f'"{index}"')):
-        session.execute(f'drop index concurrently "{index}"')
+    _listen(session)
+    match statement.node:
+        case ast.IndexStmt(idxname=str() as index, relation=ast.RangeVar() as table):
+            for row in session.execute(OF_TABLE, table=_quoted(table), name=index):
+                if not row["valid"]:
+                    _drop(session, row["index"])
     session.execute(statement.text)
     for name, limit in limits.items():
         session.execute(f"set {name} = '{limit}'")
+
+
+def _quoted(relation: ast.RangeVar) -> str:
+    parts = (part.replace('"', '""') for part in (relation.schemaname, relation.relname) if part)
+    return ".".join(f'"{part}"' for part in parts)
+
+
+def _drop(session: Session, index: str) -> None:
+    """Drop an invalid index. Raises Faulty where somebody may still be building it: an attempt of ours that was cut."""
+    if found := session.execute(BUILDING, index=index):
+        pids = ", ".join(str(row["pid"]) for row in found)
+        raise Faulty(
+            "database",
+            f"index {index} may still be in the making, by session {pids}; not touched. Resume once it ends.",
+        )
+    session.execute(f"drop index concurrently if exists {index}")
 
 
 def begin_as(session: Session, owner: str | None, lock_timeout: float, statement_timeout: float) -> None:
@@ -374,7 +417,7 @@ class RebuildIndex(Change):
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         with services.migrations.database.session(of["patience"]) as session:
             begin_as(session, services.migrations.owner, 0, 0)
-            session.execute(f"drop index concurrently if exists {of['index']}")
+            _drop(session, of["index"])
             session.execute(concurrently(before["definition"]))
 
     def by_hand(self, of: Arguments, before: Any) -> str:
