@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from support import everything
 
+from opskit.actions import Change
 from opskit.database import Database
 from opskit.errors import CannotTell
 from opskit.sandbox import Sandbox
@@ -109,6 +111,29 @@ def test_what_nearly_every_project_uses_is_there_or_stands_in(target: Database, 
 
 def test_the_owner_is_no_superuser_there_either(target: Database, tmp_path: Path) -> None:
     assert list(rehearse(target, tmp_path, "alter table auth.users add column x int;").tried.sqlstate) == ["42501"]
+
+
+def amiss(firm: Sandbox, place: Path, *statements: str) -> None:
+    """Change the target's database behind everybody's back."""
+    told = {"name": "amiss", "title": "x", "runbook": "supabase-migration-procedures", "causes": ["unknown"]}
+    (path := place / "amiss.yaml").write_text(yaml.safe_dump({**told, "sql": list(statements)}))
+    firm.break_with(path)
+
+
+def test_names_are_looked_for_where_the_owner_would(firm: Sandbox, tmp_path: Path) -> None:
+    services = everything(firm.name)[1]
+    token = "create function helpers.token() returns int return 7"
+    made_there = ("create schema helpers", "grant usage on schema helpers to public", token)
+    (made,) = files(tmp_path, "create table t (id int default token());")
+    try:
+        amiss(firm, tmp_path, *made_there, f'alter role {OWNER} set search_path = "$user", public, helpers')
+        assert list(rehearsal.rehearse(services.database, OWNER, [made], "target").tried.verdict) == ["passes"]
+        action = services.migrations.apply_file(made, 3, 60)
+        Change.known[action.name].do(services, action.arguments, action.before, "key")
+        assert services.database.rows("select count(*)::int as n from t") == [{"n": 0}]
+    finally:  # a role belongs to no database, and comes back with none
+        amiss(firm, tmp_path, *made_there, f"alter role {OWNER} reset search_path")
+    assert list(rehearsal.rehearse(services.database, OWNER, [made], "target").tried.sqlstate) == ["42883"]
 
 
 def test_whom_the_policies_let_in_before_and_after(target: Database, tmp_path: Path) -> None:

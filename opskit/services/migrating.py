@@ -20,7 +20,7 @@ from opskit import actions
 from opskit.actions import Arguments, Change
 from opskit.database import Database, Session
 from opskit.errors import Faulty, Refused, ServiceError, Unreachable
-from opskit.services import statements
+from opskit.services import owners, statements
 from opskit.services.statements import File, Statement
 
 TRIES = 5  # where a lock is not to be had
@@ -277,6 +277,8 @@ def begin_as(session: Session, owner: str | None, lock_timeout: float, statement
     session.execute("reset all")
     if owner:
         session.execute(f'set role "{owner}"')
+        if path := owners.path(session.execute, owner):
+            session.execute("select set_config('search_path', %(path)s, false)", path=path)
     session.execute(f"set lock_timeout = '{lock_timeout}s'")
     session.execute(f"set statement_timeout = '{statement_timeout}s'")
 

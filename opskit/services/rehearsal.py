@@ -20,7 +20,7 @@ import pandas as pd
 from opskit import actions
 from opskit.database import Database, Session
 from opskit.errors import CannotTell, ServiceError
-from opskit.services import access, catalog, checkpoints, scratch
+from opskit.services import access, catalog, checkpoints, owners, scratch
 from opskit.services.catalog import Catalog
 from opskit.services.checkpoints import Checkpoints, chain
 from opskit.services.statements import File, Statement, split
@@ -89,8 +89,9 @@ class Facts:
 class Stage:
     """One scratch database."""
 
-    def __init__(self, database: Database, owner: str, facts: Facts) -> None:
+    def __init__(self, database: Database, owner: str, path: str, facts: Facts) -> None:
         self.owner = owner
+        self._path = path  # on which the owner's migrations look for names
         self.facts = facts
         self.earlier = 0  # how many of its files were tried in an earlier rehearsal
         self._database = database
@@ -141,12 +142,21 @@ class Stage:
                     self.facts.notes.append(f"not copied: {statement.head} ({error.sqlstate})")
         self.session.execute("reset all")
 
+    def become_owner(self) -> None:
+        self.session.execute("reset all")
+        self.session.execute(f'set role "{self.owner}"')
+        if self._path:
+            self.session.execute("select set_config('search_path', %(path)s, false)", path=self._path)
+
+    def step_back(self) -> None:
+        self.session.execute("reset role")
+        self.session.execute("reset all")
+
     def apply(self, file: File) -> None:
         """Apply a file as the CLI does. Raises ServiceError with `at`, the statement that failed."""
         locks: list[list[Any]] = []
         at: Statement | None = None
-        self.session.execute("reset all")
-        self.session.execute(f'set role "{self.owner}"')
+        self.become_owner()
         try:
             for at in (s for s in file.statements if s.node is not None):
                 self._send(at)
@@ -160,7 +170,7 @@ class Stage:
             error.at = at  # type: ignore[attr-defined]  # for the report
             raise
         finally:
-            self.session.execute("reset role")
+            self.step_back()
             self.facts.locks += locks
 
     def _send(self, statement: Statement) -> None:
@@ -178,15 +188,20 @@ class Stage:
 
     def salvage(self, file: File) -> None:
         """What of a failing file works, statement by statement, so that later files find it."""
-        self.session.execute(f'set role "{self.owner}"')
+        self.become_owner()
         for statement in file.statements:
             if statement.node is not None and not statement.transaction:
                 with suppress(ServiceError):
                     self.session.execute(statement.text)
-        self.session.execute("reset role")
+        self.step_back()
 
     def catalog(self) -> Catalog:
-        return catalog.read(self.session.execute)
+        """As the target's is read: what is written of an object depends on the search_path."""
+        self.session.execute("begin")
+        self.session.execute("set local search_path to default")
+        found = catalog.read(self.session.execute)
+        self.session.execute("commit")
+        return found
 
 
 def _harmless(error: ServiceError) -> bool:
@@ -211,10 +226,11 @@ def played(target: Database, owner: str, copied: str, files: Sequence[File]) -> 
         for role in roles:
             if role["name"] not in known:
                 first.execute(_role(role))
-        copies, links = Checkpoints(first, server.home), chain([owner, copied, provided], files)
+        path = owners.path(target.rows, owner)
+        copies, links = Checkpoints(first, server.home), chain([owner, path, copied, provided], files)
         earlier, noted = copies.latest(links)
         copies.begin(SCRATCH, owner, links[earlier] if noted else "template1")
-        with closing(Stage(server.open(SCRATCH), owner, Facts(**noted) if noted else Facts())) as stage:
+        with closing(Stage(server.open(SCRATCH), owner, path, Facts(**noted) if noted else Facts())) as stage:
             if not noted:
                 stage.found(copied)
                 stage.keep(copies, links[0], stage.facts)
@@ -343,13 +359,13 @@ def replay(target: Database, owner: str, applied: Sequence[File], pending: Seque
 def _step_by_step(stage: Stage, file: File, now: Catalog, found: Catalog) -> tuple[list[bool | None], Catalog]:
     """For each statement of a file whether its effect is on the target, and the catalog after all of them."""
     seen = [now]  # before the first, and after each
-    stage.session.execute(f'set role "{stage.owner}"')
+    stage.become_owner()
     for statement in file.statements:
         if statement.node is not None and not statement.transaction:
             with suppress(ServiceError):
                 stage.session.execute(statement.text)
         seen.append(stage.catalog())
-    stage.session.execute("reset role")
+    stage.step_back()
     return [_is_there(number, seen, found) for number in range(len(file.statements))], seen[-1]
 
 
