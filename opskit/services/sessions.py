@@ -45,7 +45,7 @@ ONE = """
     from pg_stat_activity b where b.pid = %(pid)s
 """.replace("{whole}", WHOLE).replace("{ledger}", LEDGER)
 MIGRATION = r"\b(?:alter|create|drop|reindex|vacuum|cluster|truncate|refresh)\b|schema_migrations"
-MIGRATOR = r"migrat|supabase (?:cli|db)|supabase_admin|flyway|liquibase|alembic|prisma|knex|drizzle|sqitch|backfill"
+MIGRATOR = r"migrat|supabase (?:cli|db)|supabase_admin|flyway|liquibase|alembic|prisma|knex|drizzle|sqitch"
 
 
 VALUES = {"SCONST", "USCONST", "BCONST", "XCONST", "ICONST", "FCONST"}
