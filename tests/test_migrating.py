@@ -235,6 +235,16 @@ def test_an_index_that_may_still_be_in_the_making_is_not_dropped(
     pytest.fail(f"the index that the server was building: {found}")
 
 
+def test_another_file_of_one_version_is_not_taken_for_applied(services: Services, tmp_path: Path) -> None:
+    first = file(tmp_path, "create table made (id int);")
+    (tmp_path / f"{VERSION}_other.sql").write_text("create table other (id int);")
+    (second,) = [one for one in migrations.opened(tmp_path).files if one.name == "other"]
+    planned = [apply(services, first), apply(services, second)]
+    journal = Journal(tmp_path / "journal.jsonl")
+    assert [result for _, result, _ in carry_out(planned, services, journal)] == [Result.DONE, Result.STALE]
+    assert services.database.rows("select to_regclass('other') as it") == [{"it": None}]
+
+
 def test_a_file_that_was_edited_since_the_plan_is_not_applied(services: Services, tmp_path: Path) -> None:
     action = apply(services, file(tmp_path, "select 1;"))
     file(tmp_path, "drop table documents;")

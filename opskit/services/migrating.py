@@ -28,6 +28,11 @@ PAUSE = 2.0  # seconds before the second; each is twice as long as the one befor
 MARGIN = 60.0  # seconds that a server may be silent beyond its own timeout before its connection is cut
 PATIENCE = 4 * 3600.0  # and where it has none: an index of a large table takes its time
 KEPT = "select exists (select from supabase_migrations.schema_migrations where version = %(version)s) as kept"
+ENTERED = """
+    select coalesce(statements, '{}') as statements
+    from supabase_migrations.schema_migrations where version = %(version)s
+"""
+NOWHERE, AS_IT_IS, OTHERWISE = "", "as in the file", "with other statements"  # how the ledger has a file
 ENTER = """
     insert into supabase_migrations.schema_migrations (version, name, statements)
     values (%(version)s, %(name)s, %(statements)s)
@@ -97,10 +102,15 @@ class Apply(Change):
     final = "a migration is taken back by another one, forward: see the runbook's rollback"
 
     def look(self, services: Any, of: Arguments) -> Any:
-        return {"in_ledger": kept(services.database, of["version"]), "file": digest(read(of))}
+        file, entered = read(of), NOWHERE
+        if there := kept(services.database, of["version"]):
+            texts = services.database.rows(ENTERED, version=of["version"])[0]["statements"]
+            entered = AS_IT_IS if file and not file.trouble and statements.same(file, texts) else OTHERWISE
+        return {"in_ledger": there, "file": digest(file), "entered": entered}
 
     def done(self, now: Any, before: Any) -> bool:
-        return bool(now["in_ledger"])
+        """Another file of the same version is not this one."""
+        return bool(now["entered"] == AS_IT_IS)
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         for _ in self.steps(services, of, before, key, None):

@@ -34,12 +34,13 @@ from opskit.services import migration_steps as steps
 from opskit.services.backfill import Filling
 from opskit.services.rehearsal import Rehearsal, Replay
 from opskit.services.reversal import Lost, Reverse
-from opskit.services.statements import File
+from opskit.services.statements import File, same
 from opskit.services.supabase import RestorePoint
 
 NAME = re.compile(r"([0-9]+)_(.*)\.sql")
 DIGITS = 14  # of a version that sorts as a time
 PENDING = "pending"
+LATE = "older than the newest applied"
 KEPT = "select to_regclass('supabase_migrations.schema_migrations') is not null as kept"
 LEDGER = """
     select version, coalesce(name, '') as name, coalesce(statements, '{}') as statements
@@ -135,7 +136,7 @@ class Alignment:
                 self.unknown,
                 "find its file in git first; compare the schema; repair only then",
             ),
-            ("older than the newest applied", self.late, "give it a newer version, or apply it by its number"),
+            (LATE, self.late, "give it a newer version, or apply it by its number"),
             ("two files of one version", self.repeated, "rename one; only one of them can be in the ledger"),
             ("not 14 digits", self.mixed, "versions are compared as text: rename what is pending"),
             ("applied as something else", self.changed, "never edit an applied file: put it back, write a new one"),
@@ -249,14 +250,14 @@ class Migrations:
     def apply_file(self, file: File, lock_timeout: float, statement_timeout: float) -> Action:
         """Apply a pending file. Raises BadInput for one that cannot be sent at all."""
         of = _about(file, lock_timeout, statement_timeout)
-        before = {"in_ledger": False, "file": migrating.digest(file)}
+        before = {"in_ledger": False, "file": migrating.digest(file), "entered": migrating.NOWHERE}
         return migrating.Apply().plan(of, before, hazards.destroys(file))
 
     def finish_file(self, file: File, left: Sequence[int], lock_timeout: float, statement_timeout: float) -> Action:
         """Apply what of a file is missing, and enter it. Raises BadInput for one that cannot be sent at all."""
         of = {**_about(file, lock_timeout, statement_timeout), "statements": list(left)}
         shown = ", ".join(map(str, left)) or "none"
-        before = {"in_ledger": False, "file": migrating.digest(file)}
+        before = {"in_ledger": False, "file": migrating.digest(file), "entered": migrating.NOWHERE}
         return migrating.Finish().plan({**of, "left": shown}, before)
 
     def fill(self, filling: Filling, lock_timeout: float, statement_timeout: float, batch: int = 1000) -> Action:
@@ -371,18 +372,9 @@ def align(folder: Folder, ledger: pd.DataFrame) -> Alignment:
     )
 
 
-def same(file: File, applied: Sequence[str]) -> bool:
-    """Whether nothing but white space differs: versions of the CLI cut differently."""
-    return _core(file.texts) == _core(applied)
-
-
 def _differs(file: File, applied: Sequence[str]) -> bool:
     """Whether it was applied as something else. An empty row tells nothing."""
     return bool(applied) and not same(file, applied)
-
-
-def _core(texts: Iterable[str]) -> str:
-    return re.sub(r"[\s;]+", "", "".join(texts))
 
 
 def _some(versions: Iterable[str]) -> str:

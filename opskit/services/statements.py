@@ -7,6 +7,7 @@ comment goes with the statement after it, and what stands behind the last statem
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -116,6 +117,15 @@ def read(path: Path, version: str, name: str) -> File:
         return File(path, version, name, tuple(split(text, path.name)))
     except ValueError as error:
         return File(path, version, name, trouble=str(error))
+
+
+def same(file: File, applied: Sequence[str]) -> bool:
+    """Whether nothing but white space differs: versions of the CLI cut differently."""
+    return _core(file.texts) == _core(applied)
+
+
+def _core(texts: Iterable[str]) -> str:
+    return re.sub(r"[\s;]+", "", "".join(texts))
 
 
 def _text(path: Path) -> str:
