@@ -93,6 +93,24 @@ def test_an_invalid_index_is_dropped_before_it_is_built_again(
     assert len(ledger(services)) == 1
 
 
+def test_an_invalid_index_is_not_kept_silently(services: Services, tmp_path: Path) -> None:
+    with services.database.session() as session:
+        session.execute("set role postgres")
+        with pytest.raises(Faulty):
+            session.execute("create unique index concurrently made_i on documents (status)")
+    made = file(tmp_path, "create index if not exists made_i on documents (status);")
+    with pytest.raises(Faulty, match=r"made_i was there and is invalid.* Nothing of it stays"):
+        do(services, apply(services, made))
+    assert ledger(services) == []
+
+
+def test_an_index_of_a_partitioned_table_in_the_making_is_not_called_invalid(services: Services) -> None:
+    owned(services, "create table parts (id int) partition by range (id)")
+    owned(services, "create table part_1 partition of parts for values from (0) to (9)")
+    owned(services, "create index parts_i on only parts (id)")
+    assert services.migrations.invalid_indexes().empty
+
+
 def test_a_lock_that_is_not_to_be_had_is_tried_for_again(
     services: Services, firm: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,7 @@ INDEX = """
 OF_TABLE = """
     select i.indexrelid::regclass::text as index, i.indisvalid as valid
     from pg_index i join pg_class c on c.oid = i.indexrelid
-    where i.indrelid = to_regclass(%(table)s) and c.relname = %(name)s
+    where i.indrelid = to_regclass(%(table)s) and c.relname = %(name)s and c.relkind = 'i'
 """
 BUILDING = """
     select l.pid from pg_locks l join pg_index i on i.indrelid = l.relation
@@ -231,6 +231,7 @@ def _together(session: Session, piece: list[Statement], row: Any) -> None:
         _listen(session)
         for statement in piece:
             session.execute(statement.text)
+            _sound(session, statement)
             if "statement_timeout" in statement.text.lower():
                 _listen(session)
         if row:
@@ -256,14 +257,26 @@ def _by_itself(session: Session, statement: Statement) -> None:
     session.execute("set lock_timeout = 0")
     session.execute("set statement_timeout = 0")
     _listen(session)
-    match statement.node:
-        case ast.IndexStmt(idxname=str() as index, relation=ast.RangeVar() as table):
-            for row in session.execute(OF_TABLE, table=_quoted(table), name=index):
-                if not row["valid"]:
-                    _drop(session, row["index"])
+    for index in _invalid(session, statement):
+        _drop(session, index)
     session.execute(statement.text)
     for name, limit in limits.items():
         session.execute(f"set {name} = '{limit}'")
+
+
+def _invalid(session: Session, statement: Statement) -> list[str]:
+    """The index that a statement makes, where it is there and no query uses it."""
+    match statement.node:
+        case ast.IndexStmt(idxname=str() as index, relation=ast.RangeVar() as table):
+            found = session.execute(OF_TABLE, table=_quoted(table), name=index)
+            return [row["index"] for row in found if not row["valid"]]
+    return []
+
+
+def _sound(session: Session, statement: Statement) -> None:
+    """Raises Faulty where IF NOT EXISTS has silently kept an invalid index."""
+    if getattr(statement.node, "if_not_exists", False) and (found := _invalid(session, statement)):
+        raise Faulty("database", f"index {found[0]} was there and is invalid; `if not exists` keeps it.")
 
 
 def _quoted(relation: ast.RangeVar) -> str:

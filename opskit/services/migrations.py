@@ -49,7 +49,7 @@ LEDGER = """
 
 INVALID = """
     select i.indexrelid::regclass::text as index, i.indrelid::regclass::text as table
-    from pg_index i where not i.indisvalid
+    from pg_index i join pg_class c on c.oid = i.indexrelid and c.relkind = 'i' where not i.indisvalid
       and not exists (select from pg_stat_progress_create_index p where p.index_relid = i.indexrelid)
     order by 1
 """
