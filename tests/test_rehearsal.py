@@ -113,6 +113,19 @@ def test_the_owner_is_no_superuser_there_either(target: Database, tmp_path: Path
     assert list(rehearse(target, tmp_path, "alter table auth.users add column x int;").tried.sqlstate) == ["42501"]
 
 
+def test_policies_and_triggers_on_tables_of_supabase_are_the_teams_own(target: Database, tmp_path: Path) -> None:
+    found = rehearse(
+        target,
+        tmp_path,
+        "create policy avatars on storage.objects for select using (bucket_id = 'avatars');\n"
+        "create function greet() returns trigger language plpgsql as 'begin return new; end';\n"
+        "create trigger on_auth_user_created after insert on auth.users for each row execute function greet();",
+        "drop policy made_long_ago on storage.objects;",
+        "alter table storage.objects add column mine int;",
+    )
+    assert list(found.tried.verdict) == ["passes", "could not rehearse", "fails"], found.tried
+
+
 def amiss(firm: Sandbox, place: Path, *statements: str) -> None:
     """Change the target's database behind everybody's back."""
     told = {"name": "amiss", "title": "x", "runbook": "supabase-migration-procedures", "causes": ["unknown"]}
