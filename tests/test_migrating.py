@@ -124,11 +124,12 @@ def test_a_lock_that_is_not_to_be_had_is_tried_for_again(
     assert len(ledger(services)) == 1
 
 
+@pytest.mark.parametrize("text", ["alter table documents add column made int;", "vacuum full documents;"])
 def test_a_lock_is_not_waited_for_without_end(
-    services: Services, firm: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    services: Services, firm: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setattr(migrating, "PAUSE", 0.01)
-    made = file(tmp_path, "alter table documents add column made int;")
+    made = file(tmp_path, text)
     with everything(firm.name)[1].database.session() as other:
         other.execute("begin")
         other.execute("select 1 from documents limit 1")

@@ -254,12 +254,20 @@ def _of_statement(statement: Statement) -> Iterator[str]:
     match statement.node:
         case ast.ReindexStmt() if not statement.alone:
             yield "blocking-reindex"
-        case ast.ClusterStmt():
-            yield "rewrites-table"
-        case ast.VacuumStmt(options=options) if any(o.defname == "full" for o in options or ()):
+        case _ if rewrites(statement.node):
             yield "rewrites-table"
     if statement.transaction:
         yield "own-transaction"
+
+
+def rewrites(node: Any) -> bool:
+    """Whether it shuts everybody out of a table until all of it is written anew."""
+    match node:
+        case ast.ClusterStmt():
+            return True
+        case ast.VacuumStmt(options=options):
+            return any(option.defname == "full" for option in options or ())
+    return False
 
 
 def _of_data(node: Any) -> Iterator[str]:

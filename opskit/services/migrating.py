@@ -20,7 +20,7 @@ from opskit import actions
 from opskit.actions import Arguments, Change
 from opskit.database import Database, Session
 from opskit.errors import Faulty, Refused, ServiceError, Unreachable
-from opskit.services import owners, statements
+from opskit.services import hazards, owners, statements
 from opskit.services.statements import File, Statement
 
 TRIES = 5  # where a lock is not to be had
@@ -252,9 +252,10 @@ def _listen(session: Session) -> None:
 
 def _by_itself(session: Session, statement: Statement) -> None:
     """What no transaction holds: no timeout on locks, which would leave an invalid index behind. One that an earlier
-    attempt left is dropped before."""
+    attempt left is dropped before. What shuts everybody out does not wait for that without an end."""
     (limits,) = session.execute(LIMITS)
-    session.execute("set lock_timeout = 0")
+    if not hazards.rewrites(statement.node):
+        session.execute("set lock_timeout = 0")
     session.execute("set statement_timeout = 0")
     _listen(session)
     for index in _invalid(session, statement):
