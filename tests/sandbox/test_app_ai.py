@@ -274,19 +274,20 @@ def play(world: World, *told: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("became", "status", "said"),
+    ("became", "minutes", "status", "said"),
     [
-        ("finished", "running", "completed"),
-        ("incomplete", "running", "incomplete"),
-        ("cancelled", "running", "cancelled"),
-        ("running", "running", "in_progress"),
-        ("expired", "running", None),
-        ("fetched", "succeeded", None),
-        ("killed", "queued", None),
+        ("finished", 5, "running", "completed"),
+        ("incomplete", 5, "running", "incomplete"),
+        ("cancelled", 5, "running", "cancelled"),
+        ("finished", 30, "running", None),  # what ends is kept for ten minutes
+        ("running", 30, "running", "in_progress"),
+        ("expired", 30, "running", None),
+        ("fetched", 30, "succeeded", None),
+        ("killed", 30, "queued", None),
     ],
 )
-def test_what_became_of_a_task(world: World, became: str, status: str, said: str | None) -> None:
-    play(world, {"what": "start_task", "became": became, "when": "30 minutes ago"})
+def test_what_became_of_a_task(world: World, became: str, minutes: int, status: str, said: str | None) -> None:
+    play(world, {"what": "start_task", "became": became, "when": f"{minutes} minutes ago"})
     (row,) = rows(world, "select id::text, status, provider_response_id as response from ai_background_tasks")
     assert (row["status"], world.actors["start_task_tasks"]) == (status, [row["id"]])
     assert (row["response"] is None) == (became == "killed")
