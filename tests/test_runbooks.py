@@ -159,7 +159,8 @@ def test_it_shows_its_plan_before_it_applies_once(book: Runbook, cells: list[dic
     assert code.count("run.apply()") == 1
     assert code[code.index("run.apply()") - 1] == "run.plan"
     assert sum("run.apply(" in text for text in code) == 1
-    assert book.calls("plan") <= {"add"}
+    assert book.calls("plan") <= {"add", "actions"}  # what stands in it already may come first
+    assert not any("plan.actions." in text or "plan.actions =" in text for text in code)
 
 
 def test_its_prevention_is_checked_and_does_not_decide(cells: list[dict[str, Any]]) -> None:
