@@ -15,9 +15,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import Result
 
-from opskit import archive, environment, journal, lock, provenance, record, services
+from opskit import archive, environment, journal, lock, provenance, record, sandbox, services
 from opskit.journal import Journal
 from opskit.sandbox import Sandbox
 
@@ -115,6 +116,19 @@ def keep(repository: Path, *cells: str, name: str = "small") -> None:
 def events(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
     found = list(journal.read(folder / record.JOURNAL))
     return [event for event in found if kind in (None, event["event"])]
+
+
+def answers(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a run's checks answered, by their names."""
+    return {event["name"]: event for event in events(folder, "check")}
+
+
+def stronger(name: str, folder: Path, **more: Any) -> Path:
+    """A shipped scenario that goes on."""
+    path = folder / f"{name}.yaml"
+    shipped = Path(sandbox.__file__).parent / "scenarios" / path.name
+    path.write_text(yaml.safe_dump(yaml.safe_load(shipped.read_text(encoding="utf-8")) | more))
+    return path
 
 
 def everything(name: str) -> tuple[environment.Environment, services.Services]:

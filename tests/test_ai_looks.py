@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from support import Opskit, events
+from support import Opskit, answers, events, stronger
 
-from opskit import archive, plan, sandbox
+from opskit import archive, plan
 from opskit.commands.runs import look
 from opskit.commands.sandbox import approve_and_apply
 from opskit.outcome import Outcome
@@ -26,20 +24,8 @@ def shown(folder: Path) -> str:
     return (folder / "notebook.ipynb").read_text(encoding="utf-8")
 
 
-def answers(folder: Path) -> dict[str, dict[str, Any]]:
-    return {event["name"]: event for event in events(folder, "check")}
-
-
 def told(folder: Path) -> str:
     return (folder / "private" / "page-lead.txt").read_text(encoding="utf-8")
-
-
-def stronger(name: str, folder: Path, **more: Any) -> Path:
-    """A shipped scenario that goes on."""
-    path = folder / f"{name}.yaml"
-    shipped = Path(sandbox.__file__).parent / "scenarios" / path.name
-    path.write_text(yaml.safe_dump(yaml.safe_load(shipped.read_text(encoding="utf-8")) | more))
-    return path
 
 
 @pytest.mark.deep
