@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -308,7 +309,7 @@ def test_a_migration_is_taken_back_where_nothing_is_lost(services: Services, tmp
     do(services, apply(services, made))
     steps = reversal.reverse(made)
     assert reversal.lossless(steps)
-    do(services, services.migrations.reverse(made, steps, 1))
+    do(services, services.migrations.reverse(made, steps, 1, 30))
     assert services.database.rows("select count(payload) as n from document_snapshots limit 1")
     assert ledger(services) == []
 
@@ -331,7 +332,7 @@ def test_what_would_be_lost_is_kept_before_a_migration_is_taken_back(services: S
     steps = reversal.reverse(made)
     assert (reversal.lossless(steps), reversal.possible(steps)) == (False, True)
     keeping = [services.migrations.keep_rows(made, one) for one in reversal.lost(steps)]
-    back = services.migrations.reverse(made, steps, 1, keeping)
+    back = services.migrations.reverse(made, steps, 1, 30, keeping)
     assert back.removes_access
     assert list(back.after) == [action.id for action in keeping]
     with pytest.raises(Refused, match="was not kept in opskit_kept"):
@@ -351,6 +352,25 @@ def test_what_would_be_lost_is_kept_before_a_migration_is_taken_back(services: S
     assert len(owned(services, f'select id, slug from opskit_kept."v{VERSION}_documents_slug"')) == 3
     with pytest.raises(Denied):
         services.database.rows(f'select * from opskit_kept."v{VERSION}_made"')
+
+
+def test_a_way_back_takes_as_long_as_the_person_allows(services: Services, tmp_path: Path) -> None:
+    """What is kept is a whole table, perhaps; and its writers wait meanwhile, so it is the person who says how long."""
+    made = file(tmp_path, "create table made (id int primary key, note json);")
+    do(services, apply(services, made))
+    owned(services, "insert into made select i, '{}' from generate_series(1, 20000) i")
+    steps = reversal.reverse(made)
+    keeping = [services.migrations.keep_rows(made, one) for one in reversal.lost(steps)]
+    do(services, keeping[0])
+    owned(services, "update made set note = '[]' where id = 7")
+    back = services.migrations.reverse(made, steps, 1, 77, keeping)
+    query = migrating._late(back.arguments["lost"][0])
+    plan = "\n".join(row["QUERY PLAN"] for row in owned(services, f"explain {query}"))
+    assert re.search(r"(Hash|Merge) Cond: \(+\w+\.id = \w+\.id\)", plan), plan
+    back.arguments["sql"].append("create table seen as select current_setting('statement_timeout') as it")
+    do(services, back)
+    assert owned(services, "select it from seen") == [{"it": "77s"}]
+    assert len(owned(services, f'select id from opskit_kept."v{VERSION}_made" where id = 7')) == 2
 
 
 def test_by_hand_the_rows_are_kept_too(services: Services, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_on_an_older_version_files_are_rehearsed_with_real_extensions_applied_an
     (lost,) = reversal.lost(steps)
     keeping = older.migrations.keep_rows(files[2], lost)
     do(older, keeping)
-    do(older, older.migrations.reverse(files[2], steps, 1, [keeping]))
+    do(older, older.migrations.reverse(files[2], steps, 1, 30, [keeping]))
     assert older.migrations.invalid_indexes().empty
 
 

@@ -33,6 +33,7 @@ ENTERED = """
     from supabase_migrations.schema_migrations where version = %(version)s
 """
 NOWHERE, AS_IT_IS, OTHERWISE = "", "as in the file", "with other statements"  # how the ledger has a file
+LEAVE = "delete from supabase_migrations.schema_migrations where version = %(version)s"
 ENTER = """
     insert into supabase_migrations.schema_migrations (version, name, statements)
     values (%(version)s, %(name)s, %(statements)s)
@@ -334,7 +335,7 @@ class KeepRows(Change):
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         schema = of["kept"].partition(".")[0]
-        with services.migrations.database.session(of["patience"]) as session:
+        with services.migrations.database.session(of["patience"] + MARGIN) as session:
             begin_as(session, services.migrations.owner, 3, of["patience"])
             session.execute("set row_security = off")
             session.execute(f"create schema if not exists {schema}")
@@ -367,25 +368,29 @@ class Reverse(Change):
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         if missing := [one["kept"] for one in of["lost"] if not _is_kept(services.database, one["kept"])]:
             raise Refused(f"what would be lost was not kept in {', '.join(missing)}; not taken back.")
-        with services.migrations.database.transaction() as cursor:
-            _become(cursor, services.migrations.owner, of["lock_timeout"])
+        with services.migrations.database.session(of["statement_timeout"] + MARGIN) as session:
+            begin_as(session, services.migrations.owner, of["lock_timeout"], of["statement_timeout"])
+            session.execute("set row_security = off")
+            session.execute("begin")  # what is not committed goes with the session
             for one in of["lost"]:
-                _complete(cursor, one)
+                session.execute(f"lock table {one['table']} in share row exclusive mode")
+                session.execute(_late(one))
             for sql in of["sql"]:
-                cursor.execute(sql)
-            cursor.execute("delete from supabase_migrations.schema_migrations where version = %(version)s", of)
+                session.execute(sql)
+            session.execute(LEAVE, version=of["version"])
+            session.execute("commit")
 
     def by_hand(self, of: Arguments, before: Any) -> str:
         repair = f"supabase migration repair --linked --status reverted {of['version']}"
         return f'psql "$DATABASE_URL" -1 -c {shlex.quote("; ".join(of["sql"]))} && {repair}'
 
 
-def _complete(cursor: Any, one: dict[str, str]) -> None:
-    """Keep what was written since, too, while nobody can write more."""
-    cursor.execute(f"lock table {one['table']} in share row exclusive mode")
-    cursor.execute(
+def _late(one: dict[str, Any]) -> str:
+    """Keep what was written since, too, while nobody can write more. Rows are found by key, where there is one."""
+    same = "".join(f"k.{column} = now.{column} and " for column in one["key"])
+    return (
         f"insert into {one['kept']} select now.* from ({one['query']}) now "  # noqa: S608  # parsed names
-        f"where not exists (select from {one['kept']} k where k::text = now::text)"
+        f"where not exists (select from {one['kept']} k where {same}k::text = now::text)"
     )
 
 

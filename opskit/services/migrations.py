@@ -274,13 +274,27 @@ class Migrations:
         of = {"table": table, "kept": reversal.kept_as(file.version, lost), "query": query, "patience": patience}
         return migrating.KeepRows().plan(of, {"kept": False}, rows=f"{rows:,}")
 
-    def reverse(self, file: File, steps: Sequence[Reverse], lock_timeout: float, kept: Sequence[Action] = ()) -> Action:
+    def reverse(
+        self,
+        file: File,
+        steps: Sequence[Reverse],
+        lock_timeout: float,
+        statement_timeout: float,
+        kept: Sequence[Action] = (),
+    ) -> Action:
         """Take an applied file back. What is lost by that has to be `kept` first, and agreed to by name."""
         sql, lost = [step.sql for step in steps if step.sql], reversal.lost(steps)
         gone = [
-            {"table": one.table, "kept": reversal.kept_as(file.version, one), "query": self._query(one)} for one in lost
+            {
+                "table": one.table,
+                "kept": reversal.kept_as(file.version, one),
+                "query": self._query(one),
+                "key": self._key(one),
+            }
+            for one in lost
         ]
-        of = {"version": file.version, "name": file.name, "sql": sql, "lock_timeout": lock_timeout, "lost": gone}
+        timeouts = {"lock_timeout": lock_timeout, "statement_timeout": statement_timeout}
+        of = {"version": file.version, "name": file.name, "sql": sql, "lost": gone, **timeouts}
         found = migrating.Reverse().plan(of, {"in_ledger": True}, bool(gone), steps="; ".join(sql))
         return replace(found, after=[action.id for action in kept])
 
@@ -291,7 +305,10 @@ class Migrations:
         return steps.Restore().plan(of, {"in_ledger": True}, at=at, loses=loses)
 
     def _query(self, lost: Lost) -> str:
-        return reversal.rows_of(lost, self.database.rows(reversal.KEY, table=lost.table)[0]["columns"] or "")
+        return reversal.rows_of(lost, self._key(lost))
+
+    def _key(self, lost: Lost) -> list[str]:
+        return self.database.rows(reversal.KEY, table=lost.table)[0]["columns"] or []
 
     def renumber(self, old: str, new: str) -> Action:
         """Call an applied migration what its file is called now."""

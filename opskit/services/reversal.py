@@ -19,7 +19,7 @@ OBJECT = enums.ObjectType
 
 KEEPING = "opskit_kept"  # the schema
 KEY = """
-    select string_agg(quote_ident(a.attname), ', ' order by array_position(i.indkey::int2[], a.attnum)) as columns
+    select array_agg(quote_ident(a.attname) order by array_position(i.indkey::int2[], a.attnum)) as columns
     from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey)
     where i.indrelid = to_regclass(%(table)s) and i.indisprimary
 """
@@ -82,11 +82,11 @@ def kept_as(version: str, one: Lost) -> str:
     return f"{KEEPING}.{_q(f'v{version}_{name}'[:63])}"
 
 
-def rows_of(one: Lost, key: str) -> str:
+def rows_of(one: Lost, key: Sequence[str]) -> str:
     """The query for what is to be kept: all columns of a table, or a column beside its table's key."""
     if not one.column or not key:
         return f"select * from {one.table}"  # noqa: S608  # parsed names
-    return f"select {key}, {one.column} from {one.table} where {one.column} is not null"  # noqa: S608
+    return f"select {', '.join(key)}, {one.column} from {one.table} where {one.column} is not null"  # noqa: S608
 
 
 def _table(node: Any) -> str:
