@@ -125,6 +125,87 @@ create temp table passing (id int);
 create table copied as select * from documents;
 create materialized view seen as select * from documents;
 """,
+    "20260101000017_bodies.sql": """
+do $$
+declare one record; many int;
+begin
+  if true then
+    -- ! unqualified-write
+    delete from documents;
+    delete from documents where note is null;
+  end if;
+  -- ! unqualified-write
+  for one in delete from members returning * loop
+    -- ! drop-table
+    execute 'drop table old_documents';
+    -- ! cannot-be-seen
+    execute format('drop table %I', one.name);
+  end loop;
+  raise notice 'truncate documents';  -- drop table documents
+  -- ! unqualified-write
+  with gone as (
+    delete from moods returning *) select count(*) into many from gone;
+  many := wipe();
+exception when others then
+  -- ! drop-column
+  alter table documents drop column note;
+end $$;
+
+create function wipe() returns int language plpgsql as $$
+begin
+  -- ! truncate
+  truncate documents;
+  return 1;
+end $$;
+create function unused() returns void language sql as 'delete from documents';
+create procedure tidy() language sql as '
+  select ''it''''s fine'';
+  -- ! unqualified-write
+  update documents set note = '''';
+';
+call tidy();
+create trigger later after insert on documents execute function unused();
+create rule never as on delete to documents do also delete from members;
+create function atomic() returns void begin atomic delete from documents where id = 1; end;
+select atomic();
+-- ! cannot-be-seen
+do language plpython3u 'plpy.execute("select 1")';
+""",
+    "20260101000018_with.sql": """
+-- why
+-- ! unqualified-write
+with gone as (delete from documents returning *) insert into archive select * from gone;
+with gone as (delete from documents where note is null returning *) insert into archive select * from gone;
+-- ! unqualified-write
+with all_of as (update documents set note = '' where true returning *) select count(*) from all_of;
+-- ! unqualified-write
+delete from documents where 1 = 1;
+delete from documents where 1 = 2;
+explain delete from documents;
+-- ! unqualified-write
+explain analyze delete from documents;
+""",
+    "20260101000019_ignored.sql": """
+-- squawk-ignore ban-drop-table
+-- ! drop-table
+drop table documents;
+-- squawk-ignore ban-drop-column
+alter table documents
+  add column more numeric(4, 2),
+  -- squawk-ignore ban-drop-column
+  -- ! drop-column
+  drop column note,
+  -- ! drop-column
+  drop column title;
+-- squawk-ignore
+-- ! truncate-cascade
+truncate documents cascade;
+""",
+    "20260101000020_all_ignored.sql": """
+-- squawk-ignore-file
+-- ! drop-table
+drop table documents;
+""",
     "20260101000010_crlf.sql": "select 1;\r\n\r\n-- ! drop-table\r\ndrop table documents;\r\n",
 }
 
@@ -141,8 +222,8 @@ def expected() -> list[tuple[str, int, str]]:
         (name, number + 1, word)
         for name, text in FILES.items()
         for number, line in enumerate(text.splitlines(), 1)
-        if line.startswith("-- ! ")
-        for word in line.removeprefix("-- ! ").split()
+        if line.lstrip().startswith("-- ! ")
+        for word in line.lstrip().removeprefix("-- ! ").split()
     )
 
 

@@ -290,9 +290,20 @@ def test_a_file_that_cannot_be_read_is_neither_planned_nor_entered(
 
 
 def test_what_destroys_is_approved_by_name(services: Services, tmp_path: Path) -> None:
-    for text in ("delete from documents;", "drop table documents;", "alter table documents drop column title;"):
-        assert apply(services, file(tmp_path, text)).removes_access
-    assert not apply(services, file(tmp_path, "create table made (id int);")).removes_access
+    destroying = ["delete from documents;", "drop table documents;", "alter table documents drop column title;"]
+    destroying += [
+        "with gone as (delete from documents returning *) select count(*) from gone;",
+        "do $$ begin truncate documents; end $$;",
+        "do $$ begin execute (select body from notes); end $$;",
+        "-- squawk-ignore\ndrop table documents;",
+    ]
+    for text in destroying:
+        assert apply(services, file(tmp_path, text)).removes_access, text
+    harmless = "create function gone() returns void language sql as 'delete from documents';\n"
+    for text in ("create table made (id int);", harmless):
+        assert not apply(services, file(tmp_path, text)).removes_access
+    finishing = file(tmp_path, f"{harmless}select gone();")
+    assert [services.migrations.finish_file(finishing, [n], 1, 30).removes_access for n in (1, 2)] == [False, True]
 
 
 def test_a_version_is_put_right_and_back(services: Services) -> None:

@@ -10,15 +10,17 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pglast import ast, enums
+from pglast import ast, enums, parser
 from pglast.visitors import Visitor
 
 from opskit.errors import CannotTell
+from opskit.services import bodies
+from opskit.services.bodies import Part
 from opskit.services.statements import File, Statement
 
 
@@ -53,6 +55,7 @@ DESTROYING = {
     "truncate-cascade",
     "unqualified-write",
     "rls-off",
+    "cannot-be-seen",  # in doubt a person decides
 }
 KNOWN = {  # name: what it does, how to write it instead
     "blocking-index": (
@@ -122,6 +125,10 @@ KNOWN = {  # name: what it does, how to write it instead
         "changes every row in one transaction",
         "a WHERE; many rows go in batches: `do: backfill`",
     ),
+    "cannot-be-seen": (
+        "runs what is put together only then: nobody can say here what that will be",
+        "the statement itself; or read what it is made of, and approve it by name",
+    ),
     "concurrently-mixed": (
         "commits what stands before it: a later failure leaves half a file behind, with no row in the ledger",
         "give each CONCURRENTLY a file of its own",
@@ -151,7 +158,9 @@ KNOWN = {  # name: what it does, how to write it instead
         "ALTER TABLE … ENABLE ROW LEVEL SECURITY in the same file, with its policies",
     ),
 }
-SQUAWK = {  # its rules that we pass on; where two names stand for one thing, it is told once
+# Its rules that we pass on; where two names stand for one thing, it is told once. What destroys we find ourselves: a
+# comment in the file silences squawk, and it does not look into bodies.
+SQUAWK = {
     "require-concurrent-index-creation": "blocking-index",
     "require-concurrent-index-deletion": "blocking-index-drop",
     "constraint-missing-not-valid": "validated-constraint",
@@ -165,9 +174,6 @@ SQUAWK = {  # its rules that we pass on; where two names stand for one thing, it
     "changing-column-type": "type-change",
     "renaming-column": "rename",
     "renaming-table": "rename",
-    "ban-drop-table": "drop-table",
-    "ban-drop-column": "drop-column",
-    "ban-truncate-cascade": "truncate-cascade",
 }
 HOLDING = {  # what holds data
     enums.ObjectType.OBJECT_TABLE,
@@ -175,7 +181,11 @@ HOLDING = {  # what holds data
     enums.ObjectType.OBJECT_MATVIEW,
     enums.ObjectType.OBJECT_TYPE,
 }
-TAKING = {enums.AlterTableType.AT_DropColumn, enums.AlterTableType.AT_DisableRowSecurity}
+DROPS = {enums.ObjectType.OBJECT_TABLE: "drop-table", enums.ObjectType.OBJECT_SCHEMA: "drop-schema"}
+TAKING = {  # of ALTER TABLE: the hazard, and the word that such a command begins with
+    enums.AlterTableType.AT_DropColumn: ("drop-column", "DROP"),
+    enums.AlterTableType.AT_DisableRowSecurity: ("rls-off", "DISABLE_P"),
+}
 LONG = 300.0  # seconds that squawk may take
 
 
@@ -185,10 +195,9 @@ def find(files: Sequence[File]) -> list[Hazard]:
 
 
 def _once(found: Iterable[Hazard]) -> list[Hazard]:
-    """Each thing once: a unique constraint is one hazard, though squawk finds it twice, and so is a truncation."""
+    """Each thing once: a unique constraint is one hazard, though squawk finds it twice."""
     all_of = set(found)
-    covered = {("validated-constraint", "blocking-unique"), ("truncate", "truncate-cascade")}
-    said_better = {Hazard(h.file, h.line, less) for h in all_of for less, more in covered if h.name == more}
+    said_better = {Hazard(h.file, h.line, "validated-constraint") for h in all_of if h.name == "blocking-unique"}
     return sorted(all_of - said_better)
 
 
@@ -212,22 +221,17 @@ def known_to_squawk(files: Sequence[File]) -> list[Hazard]:
     ]
 
 
-def destroys(file: File) -> bool:
-    """Whether a file takes data or protection away, so that it has to be approved by name. Asks nobody but us."""
-    return any(_takes_away(statement.node) for statement in file.statements)
+def destroys(file: File, left: Collection[int] | None = None) -> bool:
+    """Whether a file takes data or protection away, so that it has to be approved by name. Asks nobody but us.
+
+    `left`: only these of its statements are sent.
+    """
+    sent = [one for one in file.statements if left is None or one.number in left]
+    return any(_holds(part.node) or any(_destroying(part)) for part in bodies.run(file, sent))
 
 
-def _takes_away(node: Any) -> bool:
-    match node:
-        case ast.UpdateStmt(whereClause=None) | ast.DeleteStmt(whereClause=None) | ast.TruncateStmt():
-            return True
-        case ast.DropStmt(removeType=kind):
-            return kind in HOLDING or _drops_with_extension(node)
-        case ast.DropOwnedStmt():
-            return True
-        case ast.AlterTableStmt(cmds=commands):
-            return any(command.subtype in TAKING for command in commands or ())
-    return False
+def _holds(node: Any) -> bool:
+    return isinstance(node, ast.DropStmt) and node.removeType in HOLDING
 
 
 def _squawk() -> Path:
@@ -245,11 +249,12 @@ def known_to_us(files: Iterable[File]) -> Iterator[Hazard]:
         for statement in file.statements:
             for name in _of_statement(statement):
                 yield Hazard(file.path.name, statement.line, name)
+        for part in bodies.run(file, file.statements):
+            yield from (Hazard(file.path.name, line, name) for name, line in _destroying(part))
         yield from _of_file(file)
 
 
 def _of_statement(statement: Statement) -> Iterator[str]:
-    yield from _of_data(statement.node)
     yield from _of_rights(statement.node)
     match statement.node:
         case ast.ReindexStmt() if not statement.alone:
@@ -270,18 +275,48 @@ def rewrites(node: Any) -> bool:
     return False
 
 
-def _of_data(node: Any) -> Iterator[str]:
-    match node:
-        case ast.UpdateStmt(whereClause=None) | ast.DeleteStmt(whereClause=None):
-            yield "unqualified-write"
-        case ast.TruncateStmt():
-            yield "truncate"
-        case ast.DropStmt(removeType=enums.ObjectType.OBJECT_SCHEMA):
-            yield "drop-schema"
-        case ast.DropStmt() if _drops_with_extension(node):
-            yield "drop-extension"
+def _destroying(part: Part) -> Iterator[tuple[str, int]]:
+    """What of data or protection a statement takes away, and the line that says so."""
+    match part.node:
+        case None:
+            yield "cannot-be-seen", part.line
+        case ast.UpdateStmt(whereClause=where) | ast.DeleteStmt(whereClause=where) if _is_every_row(where):
+            yield "unqualified-write", part.line
+        case ast.TruncateStmt(behavior=behavior):
+            cascade = behavior == enums.DropBehavior.DROP_CASCADE
+            yield "truncate-cascade" if cascade else "truncate", part.line
+        case ast.DropStmt(removeType=kind) if kind in DROPS:
+            yield DROPS[kind], part.line
+        case ast.DropStmt() if _drops_with_extension(part.node):
+            yield "drop-extension", part.line
         case ast.DropOwnedStmt():
-            yield "drop-owned"
+            yield "drop-owned", part.line
+        case ast.AlterTableStmt(cmds=commands):
+            for number, command in enumerate(commands or ()):
+                if command.subtype in TAKING:
+                    name, word = TAKING[command.subtype]
+                    yield name, part.line + _lines_before(part.text, number, word)
+
+
+def _is_every_row(where: Any) -> bool:
+    """Also with a WHERE that is always true: it is written to please a guard that asks for one."""
+    match where:
+        case None | ast.A_Const(val=ast.Boolean(boolval=True)):
+            return True
+        case ast.A_Expr(name=[ast.String(sval="=")], lexpr=left, rexpr=right):
+            return bool(left == right)
+    return False
+
+
+def _lines_before(text: str, number: int, word: str) -> int:
+    """How many lines stand before a command of ALTER TABLE, which has no place in the syntax tree."""
+    at = depth = 0
+    for token in parser.scan(text):
+        depth += {"ASCII_40": 1, "ASCII_91": 1, "ASCII_41": -1, "ASCII_93": -1}.get(token.name, 0)  # ( [ ) ]
+        at += token.name == "ASCII_44" and depth == 0
+        if at == number and token.name == word:
+            return text.count("\n", 0, token.start)
+    return 0
 
 
 def _of_rights(node: Any) -> Iterator[str]:
@@ -290,9 +325,6 @@ def _of_rights(node: Any) -> Iterator[str]:
             yield "definer-search-path"
         case ast.CreatePolicyStmt() | ast.AlterPolicyStmt() if _reads_own_table(node):
             yield "policy-recursion"
-        case ast.AlterTableStmt(cmds=commands):
-            if any(c.subtype == enums.AlterTableType.AT_DisableRowSecurity for c in commands or ()):
-                yield "rls-off"
 
 
 def _of_file(file: File) -> Iterator[Hazard]:

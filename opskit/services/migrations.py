@@ -258,8 +258,7 @@ class Migrations:
         of = {**_about(file, lock_timeout, statement_timeout), "statements": list(left)}
         shown = ", ".join(map(str, left)) or "none"
         before = {"in_ledger": False, "file": migrating.digest(file), "entered": migrating.NOWHERE}
-        missing = replace(file, statements=tuple(s for s in file.statements if s.number in left))
-        return migrating.Finish().plan({**of, "left": shown}, before, hazards.destroys(missing))
+        return migrating.Finish().plan({**of, "left": shown}, before, hazards.destroys(file, left))
 
     def fill(self, filling: Filling, lock_timeout: float, statement_timeout: float, batch: int = 1000) -> Action:
         """Change what is left of a table, in batches: `batch` rows at first, then as many as a second or so allows."""

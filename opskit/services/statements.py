@@ -38,7 +38,7 @@ class Statement:
     @property
     def head(self) -> str:
         """Its beginning in one line, without the comment before it."""
-        words = " ".join(self._bare.split())
+        words = " ".join(self.bare.split())
         return words if len(words) <= HEAD else f"{words[: HEAD - 1]}…"
 
     @property
@@ -77,10 +77,11 @@ class Statement:
         """Whether all it does is to set something for the rest of the session."""
         if isinstance(self.node, ast.VariableSetStmt):
             return not self.node.is_local and self.node.name != "TRANSACTION"
-        return SETS.fullmatch(self._bare.rstrip("; \n")) is not None
+        return SETS.fullmatch(self.bare.rstrip("; \n")) is not None
 
     @property
-    def _bare(self) -> str:
+    def bare(self) -> str:
+        """Its text without the comment before it."""
         return re.sub(r"\A(\s+|--[^\n]*(\n|\Z)|/\*.*?\*/)+", "", self.text, flags=re.DOTALL)
 
 
@@ -172,7 +173,7 @@ def _stops(text: str, trees: Any) -> list[int]:
 
 def _statement(text: str, file: str, number: int, start: int, piece: str, node: Any) -> Statement:
     made = Statement(file, number, 0, piece, node)
-    line = _line(text, start + len(piece) - len(made._bare))
+    line = _line(text, start + len(piece) - len(made.bare))
     if isinstance(node, ast.CopyStmt) and not node.filename:
         raise ValueError(f"{file}:{line}: COPY from or to the client works in psql only; write INSERTs")
     return Statement(file, number, line, piece, node)
