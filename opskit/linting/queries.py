@@ -47,8 +47,9 @@ class Query:
 
 
 def queries(page: Page) -> Iterator[Query]:
+    names = {name for cell in page.code() for name in _sent_by_name(cell)}
     for cell in page.code():
-        for line, text in _in_code(cell):
+        for line, text in _in_code(cell, names):
             yield from _cut(cell, line, [unknowns(text, PYTHON)])
     for snippet in page.snippets("sql"):
         yield from _cut(snippet.cell, snippet.line, [unknowns(_without_meta(snippet.text), PSQL)], snippet.told)
@@ -61,17 +62,29 @@ def queries(page: Page) -> Iterator[Query]:
                 yield from _cut(snippet.cell, command.fed_line, [fed], snippet.told)
 
 
-def _in_code(cell: Cell) -> Iterator[tuple[int, str]]:
-    """What is sent to a database, and whatever else is evidently a statement."""
-    seen: set[int] = set()
+def _sent(cell: Cell) -> Iterator[ast.expr]:
+    """What is handed to a database."""
     for node in ast.walk(cell.tree) if cell.tree else ():
         match node:
             case ast.Call(func=ast.Attribute(attr=verb, value=ast.Attribute(attr="database")), args=[first, *_]) if (
                 verb in ASKED
             ):
-                if text := _text(first):
-                    seen.add(id(first))
-                    yield first.lineno, text
+                yield first
+
+
+def _sent_by_name(cell: Cell) -> Iterator[str]:
+    yield from (first.id for first in _sent(cell) if isinstance(first, ast.Name))
+
+
+def _in_code(cell: Cell, names: set[str]) -> Iterator[tuple[int, str]]:
+    """What is sent to a database, itself or by one of these names, and whatever else is evidently a statement."""
+    sent = list(_sent(cell))
+    for node in ast.walk(cell.tree) if cell.tree else ():
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in names:
+                sent.append(value)
+    seen = {id(node) for node in sent}
+    yield from ((node.lineno, text) for node in sent if (text := _text(node)))
     for node in ast.walk(cell.tree) if cell.tree else ():
         if isinstance(node, ast.JoinedStr):
             seen |= {id(part) for part in node.values}
@@ -151,13 +164,14 @@ def highest(text: str) -> int:
 
 
 def _cut(cell: Cell, line: int, texts: list[str], told: bool = True) -> Iterator[Query]:
-    """One query for each statement of texts that are sent one after the other. What is left open is no statement."""
+    """One query for each statement of texts that are sent one after the other; an open bracket keeps the rest in one."""
     found: list[tuple[int, str]] = []
     for text in texts:
         try:
             slices = list(pglast.split(text, with_parser=False, only_slices=True))
         except ParseError:
-            slices = [slice(0, len(text))]
+            slices = []
+        slices.append(slice(slices[-1].stop if slices else 0, len(text)))  # whatever was left open
         for part in slices:
             piece = text[part]
             bare = re.sub(r"\A(\s+|--[^\n]*(\n|\Z)|/\*.*?\*/)+", "", piece, flags=re.DOTALL)
