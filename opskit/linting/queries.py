@@ -164,7 +164,7 @@ def highest(text: str) -> int:
 
 
 def _cut(cell: Cell, line: int, texts: list[str], told: bool = True) -> Iterator[Query]:
-    """One query for each statement of texts that are sent one after the other; an open bracket keeps the rest in one."""
+    """A query for each statement of texts that are sent one after the other; an open bracket keeps the rest whole."""
     found: list[tuple[int, str]] = []
     for text in texts:
         try:
