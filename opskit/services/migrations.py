@@ -29,6 +29,7 @@ from opskit.services import (
     rehearsal,
     reversal,
     statements,
+    things,
 )
 from opskit.services import migration_steps as steps
 from opskit.services.backfill import Filling
@@ -236,6 +237,25 @@ class Migrations:
         if len(found) > 1:
             raise BadInput("update: the pending files hold several UPDATEs.", "Give one, or choose with `versions`.")
         return backfill.prepare(self.database, found[0], key) if found else None
+
+    def done_before(self, files: Sequence[File]) -> list[tuple[str, int, str]]:
+        """(file, line, what) of what is there already though its file is pending, where more would be done again."""
+        return things.done_before(files, catalog.read(self.database.rows))
+
+    def culprit(self, folder: Folder, messages: Iterable[str], named: str) -> tuple[File | None, str]:
+        """The newest applied file, where it is shown to have taken away what these messages miss; else None. And why.
+
+        It need not be shown where a person has `named` its version.
+        """
+        ledger = self.ledger()
+        files, newest = applied(folder, ledger), str(ledger.version.iloc[-1]) if len(ledger) else "none"
+        if not files or files[-1].version != newest:
+            return None, f"what the newest applied version did ({newest}) stands neither in the ledger nor in a file"
+        if named == PENDING:
+            return things.culprit(files, messages, catalog.read(self.database.rows))
+        if named.strip() != newest:
+            return None, f"the newest applied version is {newest}, not {named}"
+        return files[-1], "a person names it"
 
     def left(self, filling: Filling) -> int:
         """How many rows would still be changed."""
