@@ -79,6 +79,25 @@ def test_our_own_build_is_no_mended_code(firm: Sandbox, tmp_path: Path) -> None:
     assert result is Result.WAITING
 
 
+def test_a_build_of_somebody_elses_mends_no_requests(firm: Sandbox, tmp_path: Path) -> None:
+    """Another build is live, and requests go on failing: the step waits until they no longer do."""
+    _, services = everything(firm.name)
+    vercel = services.vercel
+    before = vercel.live()
+    firm.break_with("ai-invalid-model")
+    since, failing = vercel.live_since(), vercel.live()
+    assert (services.tasks.failing(["model"], since), services.tasks.failing(["length"], since)) == (True, False)
+
+    def ended(replaced: str) -> Result:
+        mend = vercel.mend_requests(replaced, "correct the id, deploy", ["model"])
+        [(_, result, _)] = actions.carry_out([mend], services, Journal(tmp_path / f"{replaced}.jsonl"))
+        return result
+
+    assert ended(before) is Result.WAITING
+    firm.by_hand()
+    assert ended(failing) is Result.DONE
+
+
 def test_a_key_is_rotated_when_it_is_another_and_revoked_when_a_person_says_so(firm: Sandbox, tmp_path: Path) -> None:
     firm.break_with("ai-invalid-key")
     _, services = everything(firm.name)

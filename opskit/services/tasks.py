@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shlex
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ import pandas as pd
 from opskit.actions import Action, Arguments, Change
 from opskit.database import Database
 from opskit.errors import Refused
+from opskit.services.ai_errors import kind
 from opskit.services.ai_errors import provider as provider_of
 from opskit.services.providers import RESPONSE, Providers
 
@@ -53,6 +55,10 @@ LATEST = """
     select selected_model as model, max(created_at) filter (where status = 'succeeded') as succeeded,
            max(created_at) filter (where status <> 'succeeded') as failed
     from ai_requests where created_at > now() - interval '1 day' group by 1
+"""
+SINCE = """
+    select case when status <> 'succeeded' then coalesce(error, '') end as error
+    from ai_requests where created_at > greatest(%(since)s, now() - interval '10 minutes')
 """
 WHOLE = "select * from ai_background_tasks where id = %(task)s"
 # Ledger and word counter go together, as the app counts what it fetches itself.
@@ -160,6 +166,12 @@ class Tasks:
         """Whether users' last requests to each of a provider's models succeeded."""
         rows = [row for row in self.database.rows(LATEST) if provider_of(row["model"], self.models) == provider]
         return bool(rows) and all(r["succeeded"] and (not r["failed"] or r["succeeded"] > r["failed"]) for r in rows)
+
+    def failing(self, kinds: Collection[str], since: datetime) -> bool:
+        """Whether 5 % of the requests that came since a moment, of the last ten minutes, failed in these ways."""
+        found = self.database.rows(SINCE, since=since)
+        failed = sum(row["error"] is not None and kind(row["error"]) in kinds for row in found)
+        return failed > 0 and failed >= 0.05 * len(found)
 
     # What a plan may ask for. Each of these only describes; nothing happens.
 

@@ -178,6 +178,11 @@ class Vercel:
         code = {"in_code": True} if in_code else {}
         return ReplaceDeployment().plan({"failing": failing, "advice": advice, **code}, {"live": failing})
 
+    def mend_requests(self, failing: str, advice: str, kinds: list[str]) -> Action:
+        """Have a person mend what the app asks of AI providers; done once requests no longer fail in these ways."""
+        of = {"failing": failing, "advice": advice, "in_code": True, "kinds": kinds}
+        return MendRequests().plan(of, {"live": failing})
+
     def go_back(self, builds: pd.DataFrame, advice: str) -> Action | None:
         """Have a person put back the build from before the failing one; None where what is live has not failed.
 
@@ -260,3 +265,18 @@ class ReplaceDeployment(Change):
             return f"vercel redeploy {of['failing']}  # once it is mended; or go back: vercel rollback DEPLOYMENT"
         mended = "vercel deploy --prod  # the mended code, from its folder"
         return f"vercel rollback {of['back_to']['id']}  # {of['back_to']['is']}" if of["back_to"] else mended
+
+
+class MendRequests(ReplaceDeployment):
+    """Another build alone may be anybody's: requests that came since must not fail as they did."""
+
+    name = "vercel.mend_requests"
+    in_database = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return super().look(services, of) | {
+            "failing": services.tasks.failing(of["kinds"], services.vercel.live_since())
+        }
+
+    def done(self, now: Any, before: Any) -> bool:
+        return super().done(now, before) and not now["failing"]
