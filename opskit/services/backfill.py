@@ -19,7 +19,7 @@ from pglast.stream import RawStream
 from opskit.actions import Action, Arguments, Change
 from opskit.database import Database, Session
 from opskit.errors import BadInput, Faulty, ServiceError
-from opskit.services import migrating
+from opskit.services import owners
 from opskit.services.statements import File, split
 
 MANY = 10_000  # rows of a table; an UPDATE of fewer may stay in its migration
@@ -262,7 +262,7 @@ Reaching = Generator[Reached, None, Reached]
 class Fill(Change):
     name = "migrations.fill"
     title = "Fill {columns} of {named} in batches by {by}: {left} rows{fires}"
-    right = migrating.RIGHT
+    right = owners.RIGHT
     in_database = True
     final = "what stood in the rows before is not kept"
 
@@ -275,7 +275,7 @@ class Fill(Change):
     def steps(self, services: Any, of: Arguments, before: Any, key: str, reached: Any) -> Iterator[Any]:
         told = {name: value for name, value in (reached or {}).items() if name != "said"}
         with services.migrations.database.session(of["statement_timeout"] + 60.0) as session:
-            migrating.begin_as(session, services.migrations.owner, of["lock_timeout"], of["statement_timeout"])
+            owners.begin_as(session, services.migrations.owner, of["lock_timeout"], of["statement_timeout"])
             session.execute("set row_security = off")  # rows that are hidden are an error, not done
             for at in fill(session, services.database.rows, _of(of), of["batch"], Reached(**told)):
                 yield at.told()

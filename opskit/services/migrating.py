@@ -1,4 +1,4 @@
-"""The changes that migrations are: a file applied, finished or taken back, an index rebuilt, a version put right.
+"""The changes that migrations are: a file applied, finished or taken back, a version put right.
 
 All of it is done as the role that owns the schema, with a timeout on locks. The ledger's row is written as the Supabase
 CLI writes it, last, and in the transaction of the last statements where they have one.
@@ -6,7 +6,6 @@ CLI writes it, last, and in the transaction of the last statements where they ha
 
 from __future__ import annotations
 
-import re
 import shlex
 import time
 from collections.abc import Iterator
@@ -14,13 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pglast import ast
-
 from opskit import actions
 from opskit.actions import Arguments, Change
 from opskit.database import Database, Session
 from opskit.errors import Faulty, Refused, ServiceError, Unreachable
-from opskit.services import hazards, owners, statements
+from opskit.services import hazards, indexes, owners, statements
 from opskit.services.statements import File, Statement
 
 TRIES = 5  # where a lock is not to be had
@@ -46,22 +43,7 @@ LEDGER = """
 LIMITS = """
     select current_setting('lock_timeout') as lock_timeout, current_setting('statement_timeout') as statement_timeout
 """
-INDEX = """
-    select i.indisvalid as valid, pg_get_indexdef(i.indexrelid) as definition
-    from pg_index i where i.indexrelid = to_regclass(%(index)s)
-"""
-OF_TABLE = """
-    select i.indexrelid::regclass::text as index, i.indisvalid as valid
-    from pg_index i join pg_class c on c.oid = i.indexrelid
-    where i.indrelid = to_regclass(%(table)s) and c.relname = %(name)s and c.relkind = 'i'
-"""
-BUILDING = """
-    select l.pid from pg_locks l join pg_index i on i.indrelid = l.relation
-    where i.indexrelid = to_regclass(%(index)s) and l.mode = 'ShareUpdateExclusiveLock' and l.pid <> pg_backend_pid()
-      and l.database = (select oid from pg_database where datname = current_database())
-"""  # pg_stat_progress_create_index does not tell this role what others build
 TIMEOUT = "select setting::float / 1000 as seconds from pg_settings where name = 'statement_timeout'"
-RIGHT = "membership of the role that owns the schema"
 
 
 def read(of: Arguments) -> File | None:
@@ -98,7 +80,7 @@ def kept(database: Database, version: str) -> bool:
 class Apply(Change):
     name = "migrations.apply_file"
     title = "Apply {version}_{name}.sql"
-    right = RIGHT
+    right = owners.RIGHT
     in_database = True
     final = "a migration is taken back by another one, forward: see the runbook's rollback"
 
@@ -120,7 +102,7 @@ class Apply(Change):
     def steps(self, services: Any, of: Arguments, before: Any, key: str, reached: Any) -> Iterator[Any]:
         file = planned(of, before["file"])
         with services.migrations.database.session(of["statement_timeout"] + MARGIN) as session:
-            begin_as(session, services.migrations.owner, of["lock_timeout"], of["statement_timeout"])
+            owners.begin_as(session, services.migrations.owner, of["lock_timeout"], of["statement_timeout"])
             session.execute(LEDGER if not _has_ledger(session) else "select 1")
             yield from send(session, file, of.get("statements"), behind(reached))
 
@@ -232,7 +214,7 @@ def _together(session: Session, piece: list[Statement], row: Any) -> None:
         _listen(session)
         for statement in piece:
             session.execute(statement.text)
-            _sound(session, statement)
+            indexes.sound(session, statement)
             if "statement_timeout" in statement.text.lower():
                 _listen(session)
         if row:
@@ -259,53 +241,15 @@ def _by_itself(session: Session, statement: Statement) -> None:
         session.execute("set lock_timeout = 0")
     session.execute("set statement_timeout = 0")
     _listen(session)
-    for index in _invalid(session, statement):
-        _drop(session, index)
-    session.execute(statement.text)
+    indexes.make_room(session, statement)
+    try:
+        session.execute(statement.text)
+    except Faulty:
+        with suppress(ServiceError):  # it is told that something may stay
+            indexes.clear(session, statement)
+        raise
     for name, limit in limits.items():
         session.execute(f"set {name} = '{limit}'")
-
-
-def _invalid(session: Session, statement: Statement) -> list[str]:
-    """The index that a statement makes, where it is there and no query uses it."""
-    match statement.node:
-        case ast.IndexStmt(idxname=str() as index, relation=ast.RangeVar() as table):
-            found = session.execute(OF_TABLE, table=_quoted(table), name=index)
-            return [row["index"] for row in found if not row["valid"]]
-    return []
-
-
-def _sound(session: Session, statement: Statement) -> None:
-    """Raises Faulty where IF NOT EXISTS has silently kept an invalid index."""
-    if getattr(statement.node, "if_not_exists", False) and (found := _invalid(session, statement)):
-        raise Faulty("database", f"index {found[0]} was there and is invalid; `if not exists` keeps it.")
-
-
-def _quoted(relation: ast.RangeVar) -> str:
-    parts = (part.replace('"', '""') for part in (relation.schemaname, relation.relname) if part)
-    return ".".join(f'"{part}"' for part in parts)
-
-
-def _drop(session: Session, index: str) -> None:
-    """Drop an invalid index. Raises Faulty where somebody may still be building it: an attempt of ours that was cut."""
-    if found := session.execute(BUILDING, index=index):
-        pids = ", ".join(str(row["pid"]) for row in found)
-        raise Faulty(
-            "database",
-            f"index {index} may still be in the making, by session {pids}; not touched. Resume once it ends.",
-        )
-    session.execute(f"drop index concurrently if exists {index}")
-
-
-def begin_as(session: Session, owner: str | None, lock_timeout: float, statement_timeout: float) -> None:
-    """As the CLI begins each file, with our timeouts; a file may set its own."""
-    session.execute("reset all")
-    if owner:
-        session.execute(f'set role "{owner}"')
-        if path := owners.path(session.execute, owner):
-            session.execute("select set_config('search_path', %(path)s, false)", path=path)
-    session.execute(f"set lock_timeout = '{lock_timeout}s'")
-    session.execute(f"set statement_timeout = '{statement_timeout}s'")
 
 
 def _has_ledger(session: Session) -> bool:
@@ -323,7 +267,7 @@ KEPT_ROWS = """
 class KeepRows(Change):
     name = "migrations.keep_rows"
     title = "Keep what {table} holds: {rows} rows, into {kept}"
-    right = RIGHT
+    right = owners.RIGHT
     in_database = True
     final = "the copy stays until people drop it"
 
@@ -336,7 +280,7 @@ class KeepRows(Change):
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         schema = of["kept"].partition(".")[0]
         with services.migrations.database.session(of["patience"] + MARGIN) as session:
-            begin_as(session, services.migrations.owner, 3, of["patience"])
+            owners.begin_as(session, services.migrations.owner, 3, of["patience"])
             session.execute("set row_security = off")
             session.execute(f"create schema if not exists {schema}")
             session.execute(f"create table {of['kept']} as {of['query']}")
@@ -355,7 +299,7 @@ def _is_kept(database: Database, kept: str) -> bool:
 class Reverse(Change):
     name = "migrations.reverse"
     title = "Take back {version}_{name}: {steps}, and its row in the ledger"
-    right = RIGHT
+    right = owners.RIGHT
     in_database = True
     final = "apply the migration again, once the app knows it; what was kept is in its table"
 
@@ -369,7 +313,7 @@ class Reverse(Change):
         if missing := [one["kept"] for one in of["lost"] if not _is_kept(services.database, one["kept"])]:
             raise Refused(f"what would be lost was not kept in {', '.join(missing)}; not taken back.")
         with services.migrations.database.session(of["statement_timeout"] + MARGIN) as session:
-            begin_as(session, services.migrations.owner, of["lock_timeout"], of["statement_timeout"])
+            owners.begin_as(session, services.migrations.owner, of["lock_timeout"], of["statement_timeout"])
             session.execute("set row_security = off")
             session.execute("begin")  # what is not committed goes with the session
             for one in of["lost"]:
@@ -397,7 +341,7 @@ def _late(one: dict[str, Any]) -> str:
 class Renumber(Change):
     name = "migrations.renumber"
     title = "Ledger: {old} is called {new} now; its statements are the same"
-    right = RIGHT
+    right = owners.RIGHT
     in_database = True
 
     def look(self, services: Any, of: Arguments) -> Any:
@@ -429,33 +373,3 @@ def _become(cursor: Any, owner: str | None, lock_timeout: float) -> None:
     if owner:
         cursor.execute(f'set local role "{owner}"')
     cursor.execute(f"set local lock_timeout = '{lock_timeout}s'")
-
-
-class RebuildIndex(Change):
-    name = "migrations.rebuild_index"
-    title = "Index {index}: drop the invalid one, and build it again without blocking"
-    right = RIGHT
-    in_database = True
-    final = "an index that was invalid helped nobody"
-
-    def look(self, services: Any, of: Arguments) -> Any:
-        found = services.database.rows(INDEX, index=of["index"])
-        return found[0] if found else {"valid": None, "definition": None}
-
-    def done(self, now: Any, before: Any) -> bool:
-        return now["valid"] is True
-
-    def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
-        with services.migrations.database.session(of["patience"]) as session:
-            begin_as(session, services.migrations.owner, 0, 0)
-            _drop(session, of["index"])
-            session.execute(concurrently(before["definition"]))
-
-    def by_hand(self, of: Arguments, before: Any) -> str:
-        return (
-            f'psql "$DATABASE_URL" -c "drop index concurrently {of["index"]}" -c "{concurrently(before["definition"])}"'
-        )
-
-
-def concurrently(definition: str) -> str:
-    return re.sub(r"^CREATE (UNIQUE )?INDEX ", r"CREATE \1INDEX CONCURRENTLY ", definition)

@@ -24,6 +24,7 @@ from opskit.services import (
     busiest,
     catalog,
     hazards,
+    indexes,
     migrating,
     offenders,
     rehearsal,
@@ -49,11 +50,18 @@ LEDGER = """
 """
 
 INVALID = """
-    select i.indexrelid::regclass::text as index, i.indrelid::regclass::text as table
-    from pg_index i join pg_class c on c.oid = i.indexrelid and c.relkind = 'i' where not i.indisvalid
+    select format('%I.%I', n.nspname, c.relname) as index, format('%I.%I', m.nspname, t.relname) as table,
+           c.relname ~ '_cc(new|old)[0-9]*$' and exists (
+             select from pg_index o join pg_class oc on oc.oid = o.indexrelid
+             where o.indrelid = i.indrelid and o.indkey::text = i.indkey::text
+               and oc.relname !~ '_cc(new|old)[0-9]*$') as leftover
+    from pg_index i join pg_class c on c.oid = i.indexrelid and c.relkind = 'i'
+    join pg_namespace n on n.oid = c.relnamespace
+    join pg_class t on t.oid = i.indrelid join pg_namespace m on m.oid = t.relnamespace
+    where not i.indisvalid
       and not exists (select from pg_stat_progress_create_index p where p.index_relid = i.indexrelid)
     order by 1
-"""
+"""  # REINDEX CONCURRENTLY calls the new one _ccnew and the old one _ccold; one that fails leaves it beside the index
 OPEN = """
     select a.pid, a.usename as role, a.application_name as application, a.state, now() - a.xact_start as open_for,
            left(a.query, 100) as query, cardinality(pg_blocking_pids(a.pid)) as waits_for,
@@ -205,7 +213,10 @@ class Migrations:
         return offenders.count(self.database, files)
 
     def invalid_indexes(self) -> pd.DataFrame:
-        """index, table: indexes that no query uses and every write pays for, those being built apart."""
+        """index, table, leftover: indexes that no query uses and every write pays for, those being built apart.
+
+        A `leftover` is what a REINDEX CONCURRENTLY left beside the index that it was for.
+        """
         return self.database.read(INVALID)
 
     def open_transactions(self, seconds: float) -> pd.DataFrame:
@@ -333,11 +344,17 @@ class Migrations:
         """Call an applied migration what its file is called now."""
         return migrating.Renumber().plan({"old": old, "new": new}, {"old": True, "new": False})
 
-    def rebuild_index(self, index: str, patience: float) -> Action:
-        """Drop an invalid index, and build it again."""
-        change = migrating.RebuildIndex()
-        before = self.database.rows(migrating.INDEX, index=index)[0]
-        return change.plan({"index": index, "patience": patience}, before)
+    def rebuild_index(self, table: str, index: str, patience: float) -> Action:
+        """Drop an invalid index, and build it again. Names as `invalid_indexes` writes them."""
+        return self._of_index(indexes.RebuildIndex(), table, index, patience)
+
+    def drop_leftover(self, table: str, index: str, patience: float) -> Action:
+        """Drop an invalid index that a REINDEX CONCURRENTLY left."""
+        return self._of_index(indexes.DropLeftover(), table, index, patience)
+
+    def _of_index(self, change: indexes.RebuildIndex, table: str, index: str, patience: float) -> Action:
+        (before,) = self.database.rows(indexes.INDEX, table=table, index=index)
+        return change.plan({"table": table, "index": index, "patience": patience}, before)
 
     def find_file(self, folder: Folder, version: str) -> Action:
         """Have people bring back the file of an applied migration."""

@@ -33,6 +33,7 @@ REPAIRS = {  # what a tool does, as the owner of the tables, after people have d
     "migrations-invalid-index": [
         "drop index concurrently documents_recent",
         "create index concurrently documents_recent on documents (user_id, updated_at desc)",
+        "drop index concurrently documents_user_ccnew",
     ],
     "migrations-long-backfill": ["update documents set slug = left(md5(id::text), 12) where slug is null"],
     "migrations-rollback-that-destroys": [
