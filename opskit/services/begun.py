@@ -48,7 +48,10 @@ def unfinished(outputs: Path, environment: str, pending: Sequence[File]) -> list
         try:
             history.read(path, environment)
         except (OSError, LookupError, TypeError, ValueError, AttributeError):
-            raise CannotTell(f"the record {path.parent} cannot be read, so nobody sees what it began.") from None
+            raise CannotTell(
+                f"the record {path.parent} cannot be read, so nobody sees what it began.",
+                "`opskit verify` says what of it was changed.",
+            ) from None
     return [
         (file.path.name, one.record, _told(one), _then(one, file))
         for file in pending

@@ -33,7 +33,8 @@ OBJECTS = """
     from relation r join pg_attribute a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
     left join pg_attrdef d on d.adrelid = r.oid and d.adnum = a.attnum where r.relkind in ('r', 'p', 'f')
     union all
-    select 'index', name, pg_get_indexdef(oid) from relation where relkind in ('i', 'I')
+    select 'index', r.name, pg_get_indexdef(r.oid) from relation r join pg_index i on i.indexrelid = r.oid
+    where i.indisvalid or r.relname !~ '_cc(new|old)[0-9]*$'  -- left by a REINDEX CONCURRENTLY: nobody's wish
     union all
     select 'constraint', r.name || '.' || k.conname, pg_get_constraintdef(k.oid)
     from relation r join pg_constraint k on k.conrelid = r.oid and k.contype in ('c', 'f', 'p', 'u', 'x')
