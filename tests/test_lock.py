@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
+from pooler import behind, pooler
 from support import TWO, Opskit, data, events, everything, held, keep
 
 from opskit import database as databases
@@ -155,60 +155,13 @@ def test_a_run_without_a_credential_for_changing_cannot_lock(standing: Sandbox, 
 
 # Through a pooler that hands a connection to the next one after each transaction.
 
-POOLER = """
-[databases]
-postgres = host=127.0.0.1 port={port}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {free}
-unix_socket_dir =
-auth_type = scram-sha-256
-auth_file = {folder}/users
-pool_mode = transaction
-default_pool_size = 2
-server_tls_sslmode = disable
-logfile = {folder}/log
-pidfile =
-"""
-
 
 @pytest.fixture
 def pooled(standing: Sandbox, repository: Path) -> Iterator[str]:
     """The sandbox's environment as it is reached through pgbouncer."""
-    pgbouncer = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if not pgbouncer:
-        pytest.skip("there is no pgbouncer on this machine")
-    target, _ = everything(standing.name)
-    with socket.socket() as probe, ExitStack() as stack:
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
-        probe.close()
-        folder = Path("/tmp") / f"opskit-pooler-{os.getpid()}"  # noqa: S108  # where another user may read
-        folder.mkdir(mode=0o711)
-        stack.callback(shutil.rmtree, folder)
-        port = target.services.database.address.rpartition(":")[2].partition("/")[0]
-        (folder / "ini").write_text(POOLER.format(port=port, free=free, folder=folder))
-        words = {access: (standing.folder / "secrets" / f"database_{access}").read_text() for access in
-                 ("read", "change")}  # fmt: skip
-        (folder / "users").write_text("".join(f'"opskit_{a}" "{word.strip()}"\n' for a, word in words.items()))
-        (folder / "users").chmod(0o600)
-        root = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}  # it refuses to be root
-        if root:
-            for path in (folder, *folder.iterdir()):
-                os.chown(path, 65534, 65534)
-        process = stack.enter_context(
-            subprocess.Popen([pgbouncer, "-q", str(folder / "ini")], stderr=subprocess.DEVNULL, **root)  # type: ignore[call-overload]
-        )
-        stack.callback(process.terminate)
+    with pooler(standing, "transaction") as port:
         path = repository / "parameters" / "environments" / "pooled.yaml"
-        content = yaml.safe_load(standing.environment.read_text()) | {"name": "pooled"}
-        content["services"]["database"]["address"] = f"postgresql://127.0.0.1:{free}/postgres?sslmode=disable"
-        path.write_text(yaml.safe_dump(content))
-        deadline = time.monotonic() + 10
-        while socket.socket().connect_ex(("127.0.0.1", free)):
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        path.write_text(yaml.safe_dump(behind(standing, port)))
         yield "pooled"
 
 

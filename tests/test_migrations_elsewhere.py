@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
-from support import REPOSITORY, events, everything
+from pooler import behind, judge, pooler
+from support import events, everything
 
 from opskit import environment
 from opskit.actions import Action, Change, Result, carry_out
@@ -34,25 +28,6 @@ from opskit.services.migrations import Migrations
 from opskit.services.statements import File
 
 RUNBOOK = "supabase-migration-procedures"
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"scripts_{name}", REPOSITORY / "scripts" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-judges = script("judges")
-
-
-def judge(name: str) -> Path:
-    """A program that Debian has. Its absence may be skipped over."""
-    found: Path | None = judges.find(name)
-    if found is None:
-        pytest.skip(f"{name} is missing: python scripts/judges.py")
-    return found
 
 
 # PostgreSQL 15, as Debian has it.
@@ -188,67 +163,6 @@ def test_a_newer_version_plans_without_values(firm: Sandbox) -> None:
 # pgbouncer.
 
 
-@pytest.fixture
-def pooler(firm: Sandbox, tmp_path: Path) -> Iterator[Callable[[str], int]]:
-    """Starts one before the sandbox's database, in a mode; answers its port."""
-    program, running = judge("pgbouncer"), []
-    target = environment.load(firm.name, REPOSITORY)
-    place = Path(tempfile.mkdtemp(prefix="opskit-pooler-"))
-    place.chmod(0o755)  # where nobody, as whom it runs, may enter
-
-    def start(mode: str) -> int:
-        port = free_port()
-        users = {
-            credential.user: environment.resolve_one("database", access, credential.secret)
-            for access in ("read", "change")
-            if (credential := getattr(target.services.database, access))
-        }
-        (place / "users").write_text("".join(f'"{user}" "{word}"\n' for user, word in users.items()))
-        server = target.services.database.address.split("127.0.0.1:")[1].split("/")[0]
-        (place / "ini").write_text(
-            f"[databases]\npostgres = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
-            f"listen_port = {port}\nauth_type = plain\nauth_file = {place}/users\npool_mode = {mode}\n"
-            f"unix_socket_dir =\nignore_startup_parameters = extra_float_digits\nserver_tls_sslmode = disable\n"
-        )
-        for path in place.iterdir():
-            path.chmod(0o644)
-        root = ["unshare", "--user", "--map-user=65534"] if os.geteuid() == 0 else []  # it refuses to be root
-        environ = {**os.environ, "LD_LIBRARY_PATH": str(judges.libraries())}
-        process = subprocess.Popen(
-            [*root, str(program), "-q", str(place / "ini")], env=environ, stderr=subprocess.DEVNULL
-        )
-        running.append(process)
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return port
-            time.sleep(0.05)
-        pytest.fail("pgbouncer does not listen")
-
-    yield start
-    for process in running:
-        process.terminate()
-        process.wait(20)
-    shutil.rmtree(place)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def behind(firm: Sandbox, port: int, direct: bool) -> dict[str, Any]:
-    """The sandbox's environment, but its database is reached through the pooler."""
-    content: dict[str, Any] = yaml.safe_load(firm.environment.read_text())
-    database = content["services"]["database"]
-    if direct:
-        database["direct"] = database["address"]
-    database["address"] = f"postgresql://127.0.0.1:{port}/postgres?sslmode=disable"
-    return {**content, "name": "pooled"}
-
-
 def services(firm: Sandbox, port: int, direct: bool = False) -> Services:
     target = environment.Environment.model_validate(behind(firm, port, direct))
     secrets = {access: environment.resolve(target, access) for access in ("read", "change")}
@@ -256,30 +170,27 @@ def services(firm: Sandbox, port: int, direct: bool = False) -> Services:
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-def test_a_pooler_by_transaction_is_noticed_and_the_direct_address_taken(
-    firm: Sandbox, pooler: Callable[[str], int], mode: str
-) -> None:
-    port = pooler(mode)
-    assert services(firm, port).migrations.pooled() == (mode == "transaction")
-    assert not services(firm, port, direct=True).migrations.pooled()
+def test_a_pooler_by_transaction_is_noticed_and_the_direct_address_taken(firm: Sandbox, mode: str) -> None:
+    with pooler(firm, mode) as port:
+        assert services(firm, port).migrations.pooled() == (mode == "transaction")
+        assert not services(firm, port, direct=True).migrations.pooled()
     assert not everything(firm.name)[1].migrations.pooled()
 
 
 @pytest.mark.deep
-def test_behind_a_pooler_the_runbook_refuses_or_goes_the_direct_way(
-    firm: Sandbox, pooler: Callable[[str], int], repository: Path
-) -> None:
-    told, port = firm.break_with("migrations-healthy"), pooler("transaction")
+def test_behind_a_pooler_the_runbook_refuses_or_goes_the_direct_way(firm: Sandbox, repository: Path) -> None:
+    told = firm.break_with("migrations-healthy")
     given = {**told["parameters"], "environment": "pooled"}
     place = repository / "parameters" / "environments" / "pooled.yaml"
-    place.write_text(yaml.safe_dump(behind(firm, port, direct=False)))
-    folder, outcome = look(RUNBOOK, given)
-    assert outcome is Outcome.REFUSED
-    assert "hands out connections by transaction" in events(folder, "refused")[0]["why"]
-    place.write_text(yaml.safe_dump(behind(firm, port, direct=True)))
-    folder, outcome = look(RUNBOOK, given)
-    assert outcome is Outcome.PLANNED
-    assert approve_and_apply(folder)[1] is Outcome.VERIFIED
+    with pooler(firm, "transaction") as port:
+        place.write_text(yaml.safe_dump(behind(firm, port)))
+        folder, outcome = look(RUNBOOK, given)
+        assert outcome is Outcome.REFUSED
+        assert "hands out connections by transaction" in events(folder, "refused")[0]["why"]
+        place.write_text(yaml.safe_dump(behind(firm, port, direct=True)))
+        folder, outcome = look(RUNBOOK, given)
+        assert outcome is Outcome.PLANNED
+        assert approve_and_apply(folder)[1] is Outcome.VERIFIED
     assert [one for one in firm.healed() if not one["ok"]] == []
 
 
