@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from opskit.errors import BadInput
 from opskit.redaction import SHORTEST
@@ -57,6 +57,8 @@ class Credential(Strict):
 SECRETIVE = re.compile(r"passw|secret|token|api_?-?key|credential|signature", re.IGNORECASE)  # names that secrets have
 
 
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+")  # in a command
+VARIABLE = re.compile(r":\$\{?\w+\}?@")  # a password that the shell fills in
 HARMLESS = {  # settings of a database's address that hold no secret; `options` and others can
     "sslmode", "sslrootcert", "connect_timeout", "target_session_attrs", "gssencmode", "channel_binding",
 }  # fmt: skip
@@ -71,6 +73,20 @@ def _secret_in(address: str) -> str:
         return "a password" if parts.password else "a user, which may be a token,"
     named = [key for key, _ in parse_qsl(parts.query, keep_blank_values=True) if key not in HARMLESS]
     return f"{named[0]!r} in its query, which may be a secret" if named else ""
+
+
+def _secret_in_command(words: list[str]) -> str:
+    """What in a command may be a secret; empty where nothing is. A variable is none: `$NAME`."""
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, given, value = word.partition("=")
+        if not given and word.startswith("-"):
+            value = "" if after.startswith("-") else after
+        named = SECRETIVE.search(name) or (name == "-p" and not value.isdigit())  # supabase's; psql's is a port
+        if named and value and not value.startswith("$"):
+            return f"a value for {name}"
+        if (place := ADDRESS.search(word)) and (what := _secret_in(VARIABLE.sub("@", place[0]))):
+            return what
+    return ""
 
 
 class Service(BaseModel):
@@ -140,6 +156,23 @@ class Facts(Strict):
     ai_background_model: str | None = Field(None, description="the model that background tasks ask for")
     ai_ensemble_partial: bool = Field(False, description="whether ensemble answers with what it has")
     ai_function_seconds: int | None = Field(None, description="after which the host kills a function of the app")
+    migrate_with: str | None = Field(None, description="the team's own command that migrates; null: opskit does")
+
+    @field_validator("migrate_with")
+    @classmethod
+    def one_command_that_holds_no_secret(cls, command: str | None) -> str | None:
+        """It is shown to people as it is, and kept in every record."""
+        if command is None:
+            return None
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise ValueError(f"is no command that a shell could read: {error}") from None
+        if not words or "\n" in command.strip():
+            raise ValueError("is one command in one line, such as `supabase db push --linked`; null: opskit migrates")
+        if what := _secret_in_command(words):
+            raise ValueError(f'holds {what}; let the command take it from a variable, such as "$DATABASE_URL"')
+        return command.strip()
 
 
 class Limits(Strict):

@@ -131,6 +131,39 @@ def test_a_secret_has_one_usable_source(secret: dict[str, str]) -> None:
         environment.Secret.model_validate(secret)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "supabase db push --linked",
+        'supabase db push --db-url "$DATABASE_URL"',
+        "PGPASSWORD=$OPS_PW psql -p 5432 -f all.sql",
+    ],
+)
+def test_the_teams_own_command_stays_as_it_is(command: str) -> None:
+    assert environment.Facts(migrate_with=command).migrate_with == command
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("", "one command in one line"),
+        ("supabase link\nsupabase db push", "one command in one line"),
+        ("supabase db push 'x", "no command that a shell could read"),
+        ("supabase db push --db-url postgresql://ana:hunter2@db.example.com/postgres", "a password; let the command"),
+        ("supabase db push -p hunter2", "a value for -p"),
+        ("supabase db push --password=hunter2", "a value for --password"),
+        ("PGPASSWORD=hunter2 npm run db:migrate", "a value for PGPASSWORD"),
+    ],
+)
+def test_a_command_of_the_teams_that_cannot_be_shown_is_refused(
+    repository: Path, save: Any, command: str, said: str
+) -> None:
+    save(changed(facts={"migrate_with": command}))
+    with pytest.raises(BadInput, match=f"facts.migrate_with: .*{said}") as refused:
+        environment.load("small", repository)
+    assert "hunter2" not in str(refused.value)
+
+
 # Resolving.
 
 

@@ -97,6 +97,27 @@ def test_on_an_older_version_files_are_rehearsed_with_real_extensions_applied_an
     assert older.migrations.invalid_indexes().empty
 
 
+def test_of_another_version_what_the_files_make_is_told_by_its_name(
+    older: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 15 spells the view as `select viewed.id`, newer ones as `select id`."""
+    newest = scratch.installed()[0]
+    monkeypatch.setattr(scratch, "choose", lambda target: newest)
+    (tmp_path / "20270102000000_views.sql").write_text(
+        "create table viewed (id int); create view views as select id from viewed;"
+    )
+    (file,) = migrations.opened(tmp_path).files
+    again = older.migrations.look_again([file])
+    assert "by name alone: rehearsed on PostgreSQL 18; the target is 15" in again.title
+    actions, journal = [older.migrations.apply_file(file, 1, 30), again], Journal(tmp_path / "journal.jsonl")
+    assert [result for _, result, _ in carry_out(actions, older, journal)] == [Result.DONE, Result.ALREADY]
+    with older.database.session() as session:
+        session.execute("drop view views")
+    assert Change.known[again.name].look(older, again.arguments) == {
+        "differs": ["table public.views: missing", "view public.views: missing"]
+    }
+
+
 def test_on_an_older_version_rows_are_counted_or_not_proven(older: Any, folder: Callable[..., list[File]]) -> None:
     with older.database.session() as session:
         session.execute("create table counted (id int primary key, text text); insert into counted values (1, 'x')")

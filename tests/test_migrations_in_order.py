@@ -35,7 +35,11 @@ def test_behind_a_file_that_was_edited_since_none_is_applied(firm: Sandbox) -> N
     path.write_text(path.read_text() + "select 1;")
     applied, outcome = approve_and_apply(folder)
     assert outcome is not Outcome.VERIFIED
-    assert [event["result"] for event in events(applied, "action.ended")] == [Result.STALE, Result.WAITING]
+    assert [event["result"] for event in events(applied, "action.ended")] == [
+        Result.STALE,
+        Result.WAITING,
+        Result.WAITING,
+    ]
 
 
 def test_where_the_histories_differ_nothing_is_applied_that_is_not_asked_for(firm: Sandbox) -> None:

@@ -7,6 +7,7 @@ change it. Only a scratch database is used: all of it is undone there, and none 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pandas as pd
 
@@ -15,6 +16,8 @@ from opskit.errors import ServiceError
 
 OWNER, STRANGER = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
 WHO = {"owner": ("authenticated", OWNER), "stranger": ("authenticated", STRANGER), "anonymous": ("anon", None)}
+KIND = "access to "
+WORDS_FOR = {True: "allowed", False: "denied"}
 COLUMNS = ["table", "command", "who", "allowed"]
 # Tables whose rows belong to somebody: by a column of the usual names, or by their own key.
 OWNED = """
@@ -128,6 +131,15 @@ def _prepare(session: Session, table: str, column: str) -> str:
     filled = {row["name"]: SAMPLES.get(row["type"].partition("(")[0], "default") for row in columns if row["key"]}
     filled[column] = f"'{OWNER}'"
     return f"insert into {table} ({', '.join(filled)}) values ({', '.join(filled.values())})"  # noqa: S608
+
+
+def told(found: pd.DataFrame) -> dict[str, str]:
+    """The same in words, each answer by what it is about."""
+    rows: Any = found.itertuples()
+    return {
+        f"{KIND}public.{row.table}, {row.command} by {row.who}": WORDS_FOR.get(row.allowed, "not to be tried")
+        for row in rows
+    }
 
 
 def exposed(found: pd.DataFrame) -> pd.DataFrame:

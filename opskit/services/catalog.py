@@ -7,7 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from opskit.actions import digest
+
 Catalog = dict[tuple[str, str], str]  # (kind, name) -> its definition
+Shape = dict[str, str]  # the same in few letters: "kind name" -> of the digest of its definition
 
 # Schemas that the platform keeps, not the team.
 PLATFORM = (
@@ -62,6 +65,11 @@ def read(rows: Rows) -> Catalog:
     """Everything that the team's schemas hold."""
     found = rows(OBJECTS, platform=list(PLATFORM))
     return {(row["kind"], row["name"]): str(row["definition"]) for row in found}
+
+
+def shape(found: Catalog) -> Shape:
+    """Enough to tell of each object whether it is still the same."""
+    return {f"{kind} {name}": digest(definition)[7:19] for (kind, name), definition in found.items()}
 
 
 def difference(expected: Catalog, found: Catalog) -> pd.DataFrame:

@@ -92,8 +92,8 @@ class Apply(Change):
         return {"in_ledger": there, "file": digest(file), "entered": entered}
 
     def done(self, now: Any, before: Any) -> bool:
-        """Another file of the same version is not this one."""
-        return bool(now["entered"] == AS_IT_IS)
+        """Another file of the same version is not this one, nor is this one as somebody has edited it since."""
+        return bool(now["entered"] == AS_IT_IS and now["file"] == before["file"])
 
     def do(self, services: Any, of: Arguments, before: Any, key: str) -> None:
         for _ in self.steps(services, of, before, key, None):

@@ -50,6 +50,24 @@ class FindFile(Change):
         )
 
 
+class MigrateByHand(Change):
+    """The team's own command, into which nobody can look: done once the ledger has each file as it was planned."""
+
+    name = "migrations.migrate_by_hand"
+    title = "By hand: {count} pending files, with the team's own command"
+    manual = True
+    in_database = True
+
+    def look(self, services: Any, of: Arguments) -> Any:
+        return [migrating.Apply().look(services, one) for one in of["files"]]
+
+    def done(self, now: Any, before: Any) -> bool:
+        return all(migrating.Apply().done(*one) for one in zip(now, before, strict=True))
+
+    def by_hand(self, of: Arguments, before: Any) -> str:
+        return str(of["command"])
+
+
 class MendRows(Change):
     name = "migrations.mend_rows"
     title = "By hand: decide about the rows of {table} that do not have: {asks}"

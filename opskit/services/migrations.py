@@ -20,6 +20,7 @@ from opskit.database import Database
 from opskit.errors import BadInput
 from opskit.services import (
     access,
+    afterwards,
     backfill,
     busiest,
     catalog,
@@ -34,6 +35,7 @@ from opskit.services import (
 )
 from opskit.services import migration_steps as steps
 from opskit.services.backfill import Filling
+from opskit.services.catalog import Shape
 from opskit.services.rehearsal import Rehearsal, Replay
 from opskit.services.reversal import Lost, Reverse
 from opskit.services.statements import File, same
@@ -204,6 +206,11 @@ class Migrations:
         """kind, name, how: in what the target is not what was applied; what pending files make is not counted."""
         return self.replay(folder, pending).drift
 
+    def shape(self) -> Shape:
+        """The schema in few letters, and who gets at whose rows, tried on a copy of it."""
+        tried = self.rehearse([], "target").before
+        return {**catalog.shape(catalog.read(self.database.rows)), **access.told(tried)}
+
     def exposed(self) -> pd.DataFrame:
         """Rows of the target's schema that somebody else than their owner gets at, tried on a copy of it."""
         return access.exposed(self.rehearse([], "target").before)
@@ -280,16 +287,29 @@ class Migrations:
 
     def apply_file(self, file: File, lock_timeout: float, statement_timeout: float) -> Action:
         """Apply a pending file. Raises BadInput for one that cannot be sent at all."""
-        of = _about(file, lock_timeout, statement_timeout)
-        before = {"in_ledger": False, "file": migrating.digest(file), "entered": migrating.NOWHERE}
-        return migrating.Apply().plan(of, before, hazards.destroys(file))
+        of = {**_about(file), "lock_timeout": lock_timeout, "statement_timeout": statement_timeout}
+        return migrating.Apply().plan(of, _pending(file), hazards.destroys(file))
 
     def finish_file(self, file: File, left: Sequence[int], lock_timeout: float, statement_timeout: float) -> Action:
         """Apply what of a file is missing, and enter it. Raises BadInput for one that cannot be sent at all."""
-        of = {**_about(file, lock_timeout, statement_timeout), "statements": list(left)}
-        shown = ", ".join(map(str, left)) or "none"
-        before = {"in_ledger": False, "file": migrating.digest(file), "entered": migrating.NOWHERE}
-        return migrating.Finish().plan({**of, "left": shown}, before, hazards.destroys(file, left))
+        of = {**_about(file), "lock_timeout": lock_timeout, "statement_timeout": statement_timeout}
+        of |= {"statements": list(left), "left": ", ".join(map(str, left)) or "none"}
+        return migrating.Finish().plan(of, _pending(file), hazards.destroys(file, left))
+
+    def migrate_by_hand(self, command: str, files: Sequence[File], pending: Sequence[File]) -> Action:
+        """Have people apply the pending files with their own command. Raises BadInput where only some are meant."""
+        if list(files) != list(pending):
+            raise BadInput(f"versions: `{command}` applies every pending file.", "Leave it at `pending`.")
+        of = {"command": command, "count": len(files), "files": [_about(file) for file in files]}
+        before = [_pending(file) for file in files]
+        return steps.MigrateByHand().plan(of, before, any(hazards.destroys(file) for file in files))
+
+    def look_again(self, files: Sequence[File]) -> Action:
+        """Hold schema and access, once these files are applied, against what they make of a copy of the target."""
+        now = catalog.shape(catalog.read(self.database.rows))
+        rehearsed = self.rehearse(files, "target")
+        but = f"; what the files make by name alone: {rehearsed.version}" if rehearsed.version else ""
+        return afterwards.LookAgain().plan({"expected": afterwards.expected(now, rehearsed)}, None, but=but)
 
     def fill(self, filling: Filling, lock_timeout: float, statement_timeout: float, batch: int = 1000) -> Action:
         """Change what is left of a table, in batches: `batch` rows at first, then as many as a second or so allows."""
@@ -377,13 +397,14 @@ class Migrations:
         return steps.MendFile().plan({"path": str(file.path), "why": why}, {"file": migrating.digest(file)})
 
 
-def _about(file: File, lock_timeout: float, statement_timeout: float) -> dict[str, Any]:
+def _about(file: File) -> dict[str, Any]:
     if file.trouble:
         raise BadInput(f"{file.trouble}.", "Mend the file first: what cannot be read cannot be applied.")
-    return {
-        "path": str(file.path), "version": file.version, "name": file.name,
-        "lock_timeout": lock_timeout, "statement_timeout": statement_timeout,
-    }  # fmt: skip
+    return {"path": str(file.path), "version": file.version, "name": file.name}
+
+
+def _pending(file: File) -> dict[str, Any]:
+    return {"in_ledger": False, "file": migrating.digest(file), "entered": migrating.NOWHERE}
 
 
 def applied(folder: Folder, ledger: pd.DataFrame) -> list[File]:

@@ -22,7 +22,7 @@ from opskit import actions
 from opskit.database import Database, Session
 from opskit.errors import CannotTell, ServiceError
 from opskit.services import access, catalog, checkpoints, owners, scratch
-from opskit.services.catalog import Catalog
+from opskit.services.catalog import Catalog, Shape
 from opskit.services.checkpoints import Checkpoints, chain
 from opskit.services.statements import File, Statement, split
 
@@ -66,6 +66,8 @@ class Rehearsal:
     after: pd.DataFrame  # and with them
     notes: list[str] = field(default_factory=list)  # in what the scratch database is not the target
     earlier: int = 0  # files that passed in an earlier rehearsal, and are as they were
+    changes: dict[str, str | None] = field(default_factory=dict)  # what they make of the base; None: it is gone
+    version: str = ""  # said where it was another PostgreSQL than the target's, which may spell definitions otherwise
 
     @property
     def failing(self) -> pd.DataFrame:
@@ -82,6 +84,7 @@ class Facts:
 
     known: dict[str, str] = field(default_factory=dict)  # the target's tables by oid: a lock on another hurts nobody
     before: list[list[Any]] = field(default_factory=list)  # who may do what in the base
+    base: Shape = field(default_factory=dict)
     tried: list[list[Any]] = field(default_factory=list)
     locks: list[list[Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -125,6 +128,7 @@ class Stage:
         else:
             self.be_empty()
         self.facts.before = access.matrix(self.session).to_numpy().tolist()
+        self.facts.base = catalog.shape(self.catalog())
 
     def be_empty(self) -> None:
         """A new project: the owner may make what it likes, and the app sees it."""
@@ -237,7 +241,7 @@ def played(target: Database, owner: str, copied: str, files: Sequence[File]) -> 
     roles = target.rows(ROLES)
     binaries = scratch.choose(target.rows(MAJOR)[0]["major"])
     provided = STANDINS.read_text(encoding="utf-8")
-    ours = [Path(__file__), *(Path(str(module.__file__)) for module in (access, checkpoints))]
+    ours = [Path(__file__), *(Path(str(module.__file__)) for module in (access, catalog, checkpoints))]
     ours += sorted(scratch.STANDINS.glob("*/*"))
     texts = [path.read_text(encoding="utf-8") for path in ours]
     name = actions.digest([str(binaries.folder), roles, provided, *texts])
@@ -301,8 +305,14 @@ def rehearse(target: Database, owner: str, files: Sequence[File], base: str) -> 
         after = access.matrix(stage.session) if files else before
         taken = pd.DataFrame(facts.locks, columns=["file", "line", "statement", "table", "mode"])
         tried = pd.DataFrame(facts.tried, columns=TRIED)
-        notes = facts.notes + _other(target, stage) + _stood_in(stage)
-        return Rehearsal(tried, _first_taken(taken), before, after, notes, stage.earlier)
+        other = _other(target, stage)
+        notes = facts.notes + other + _stood_in(stage)
+        changes = _changes(facts.base, catalog.shape(stage.catalog()))
+        return Rehearsal(tried, _first_taken(taken), before, after, notes, stage.earlier, changes, "".join(other))
+
+
+def _changes(base: Shape, now: Shape) -> dict[str, str | None]:
+    return {name: now.get(name) for name in base.keys() | now.keys() if base.get(name) != now.get(name)}
 
 
 def _stood_in(stage: Stage) -> list[str]:
