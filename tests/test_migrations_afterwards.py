@@ -13,7 +13,7 @@ from opskit import plan
 from opskit.actions import Change, Result, carry_out
 from opskit.commands.runs import look
 from opskit.commands.sandbox import approve_and_apply
-from opskit.errors import BadInput
+from opskit.errors import BadInput, Faulty
 from opskit.journal import Journal
 from opskit.outcome import Outcome
 from opskit.sandbox import Sandbox
@@ -84,6 +84,18 @@ def test_what_is_as_rehearsed_is_verified_and_what_somebody_did_besides_is_named
     )  # fmt: skip
     as_owner(services, "drop policy all_of on made")
     assert carried(services, [again], tmp_path / "later") == [(Result.DONE, "")]  # as `opskit resume` looks
+
+
+def test_what_a_failed_reindex_left_is_expected_to_be_gone(services: Services, tmp_path: Path) -> None:
+    as_owner(services, "create index by_status on documents (status)")
+    with pytest.raises(Faulty):
+        as_owner(services, "create unique index concurrently by_status_ccnew on documents (status)")
+    (made,) = files(tmp_path, "alter table documents add column more int;")
+    again = services.migrations.look_again([made])
+    apply = services.migrations.apply_file(made, 3, 30)
+    drop = services.migrations.drop_leftover("public.documents", "public.by_status_ccnew", 60)
+    results = [result for result, _ in carried(services, [drop, apply, again], tmp_path)]
+    assert results == [Result.DONE, Result.DONE, Result.ALREADY]
 
 
 def test_what_a_file_does_only_where_there_are_rows_is_named(services: Services, tmp_path: Path) -> None:
