@@ -17,6 +17,7 @@ RUNS = (  # what runs all that stands in it; a view, a rule, a default or a poli
     ast.InsertStmt, ast.MergeStmt, ast.PrepareStmt, ast.SelectStmt, ast.UpdateStmt,
 )  # fmt: skip
 DYNAMIC = {"PLpgSQL_stmt_dynexecute", "PLpgSQL_stmt_dynfors"}  # whose `query` is an expression that gives a statement
+CHANGES = re.compile(r"\b(delete|update)\b")
 ASSIGNED = re.compile(r"[^:=]*:?=")  # what stands before the expression that is assigned
 STATEMENT, ASSIGNMENT = 0, 3  # how a query in PL/pgSQL is to be read: from 3 on as an assignment, else as an expression
 
@@ -43,7 +44,7 @@ def run(file: File, sent: Iterable[Statement]) -> list[Part]:
         found.append(part)
         if isinstance(part.node, ast.DoStmt):
             todo += _body(part, part.node.args)
-        inner, called = _inside(part.node)
+        inner, called = _inside(part, made)
         found += [Part(part.line, part.text, node) for node in inner]
         for function in (one for name in called for one in made.pop(name, ())):
             todo += _body(function, function.node.options)
@@ -54,8 +55,12 @@ def _name(of: Any) -> str:
     return str(of.funcname[-1].sval)
 
 
-def _inside(node: Any) -> tuple[list[Any], list[str]]:
-    """The changes that a statement holds in its WITH, and the functions that it calls."""
+def _inside(part: Part, made: Iterable[str]) -> tuple[list[Any], list[str]]:
+    """The changes that a statement holds in its WITH, and the functions that it calls.
+
+    One that can hold neither is not gone through: it may be 100,000 rows.
+    """
+    node, text = part.node, part.text.lower()
     inner: list[Any] = []
     called: list[str] = []
 
@@ -72,7 +77,7 @@ def _inside(node: Any) -> tuple[list[Any], list[str]]:
         def visit_ExplainStmt(self, _: Any, explain: Any) -> Any:  # noqa: N802
             return None if any(option.defname == "analyze" for option in explain.options or ()) else Skip
 
-    if isinstance(node, RUNS):
+    if isinstance(node, RUNS) and (CHANGES.search(text) or any(name.lower() in text for name in made)):
         Inside()(node)
     return inner, called
 

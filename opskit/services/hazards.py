@@ -334,7 +334,7 @@ def _of_file(file: File) -> Iterator[Hazard]:
         yield from (Hazard(name, s.line, "concurrently-mixed") for s in real if s.alone)
     added = {s.node.newVal for s in real if isinstance(s.node, ast.AlterEnumStmt) and not s.node.oldVal}
     for statement in real:
-        if not isinstance(statement.node, ast.AlterEnumStmt) and added & _texts(statement.node):
+        if added and not isinstance(statement.node, ast.AlterEnumStmt) and added & _texts(statement.node):
             yield Hazard(name, statement.line, "enum-value-used")
     made = {relation.relname: s for s in real if (relation := _made(s.node)) and _is_public(relation)}
     secured = {_name(s.node.relation) for s in real if isinstance(s.node, ast.AlterTableStmt) and _secures(s.node)}
