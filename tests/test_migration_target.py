@@ -45,6 +45,19 @@ def ignore(name: str, error: CannotTell) -> None:
     """A pin that cannot be seen is another test's."""
 
 
+def test_whether_files_are_linted_before_they_are_merged(tmp_path: Path) -> None:
+    folder = tmp_path / "supabase" / "migrations"
+    folder.mkdir(parents=True)
+    assert migration_steps.linted_before_merge(folder) is None  # in no repository
+    (tmp_path / ".git").touch()  # as a worktree has it
+    (tmp_path / ".github" / "workflows").mkdir(parents=True)
+    gate = tmp_path / ".github" / "workflows" / "ci.yml"
+    gate.write_text("jobs: {test: {steps: [{run: npm test}]}}")
+    assert migration_steps.linted_before_merge(folder) is False
+    gate.write_text("jobs: {lint: {steps: [{run: squawk supabase/migrations/*.sql}]}}")
+    assert migration_steps.linted_before_merge(folder) is True
+
+
 def test_services_that_name_two_projects_are_refused(firm: Sandbox) -> None:
     target, services = everything(firm.name)
     database = target.services.database.model_copy(update={"address": f"postgresql://db.{HERE}.supabase.co/postgres"})

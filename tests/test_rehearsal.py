@@ -75,9 +75,9 @@ def test_locks_are_those_really_taken(target: Database, tmp_path: Path) -> None:
     )
     locks = found.locks[["file", "line", "table", "mode"]].itertuples(index=False, name=None)
     assert list(locks) == [
-        ("20270101000000_f0.sql", 1, "public.documents", "ShareRowExclusiveLock"),
-        ("20270101000001_f1.sql", 1, "public.documents", "ShareLock"),
-        ("20270101000001_f1.sql", 2, "public.documents", "AccessExclusiveLock"),
+        ("20270101000000_f0.sql", 1, "public.documents", "SHARE ROW EXCLUSIVE"),
+        ("20270101000001_f1.sql", 1, "public.documents", "SHARE"),
+        ("20270101000001_f1.sql", 2, "public.documents", "ACCESS EXCLUSIVE"),
     ]
 
 

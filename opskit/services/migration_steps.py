@@ -13,6 +13,7 @@ from opskit.services import migrating, offenders, statements
 LINK = Path("../.temp/project-ref")  # beside the folder: where the Supabase CLI keeps what it is linked to
 CONFIG = Path("../config.toml")
 REF = re.compile("[a-z]{20}")
+GATES = (".github/workflows/*", ".gitlab-ci.yml", ".circleci/config.yml", ".pre-commit-config.yaml", "package.json")
 
 
 def linked(folder: str | Path) -> str | None:
@@ -31,6 +32,15 @@ def _configured(place: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return named if REF.fullmatch(named) else None
+
+
+def linted_before_merge(folder: str | Path) -> bool | None:
+    """Whether what the folder's repository runs before a merge names squawk; None where it is in no repository."""
+    for place in Path(folder).expanduser().resolve().parents:
+        if (place / ".git").exists():
+            gates = [path for pattern in GATES for path in place.glob(pattern) if path.is_file()]
+            return any(b"squawk" in path.read_bytes() for path in gates)
+    return None
 
 
 class FindFile(Change):

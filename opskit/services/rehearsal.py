@@ -48,6 +48,7 @@ MODES = (  # weakest first
     "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock",
 )  # fmt: skip
 BLOCKING = MODES[MODES.index("ShareUpdateExclusiveLock") :]  # those that somebody's save, or read, may have to wait for
+SPOKEN = {mode: re.sub(r"(?<=[a-z])(?=[A-Z])", " ", mode.removesuffix("Lock")).upper() for mode in MODES}  # as SQL does
 UNAVAILABLE = ("0A000", "58P01")  # an extension that this server does not have
 FOLLOWS = ("42704", "42883", "3F000")  # what is missing where an extension is
 UNCOPIED = ("42704", "42710")  # what the team has on the platform's tables is not there, or twice
@@ -353,7 +354,7 @@ def _try(stage: Stage, file: File) -> bool:
 
 def _first_taken(locks: pd.DataFrame) -> pd.DataFrame:
     """A lock is held until its file ends: told once, at the statement that took it; of weaker and stronger, both."""
-    return locks.drop_duplicates(["file", "table", "mode"], ignore_index=True)
+    return locks.assign(mode=locks["mode"].map(SPOKEN)).drop_duplicates(["file", "table", "mode"], ignore_index=True)
 
 
 @dataclass(frozen=True)
