@@ -252,8 +252,9 @@ def test_an_update_of_a_large_table_is_recommended_to_go_in_batches(
     files = migrations.opened(tmp_path).files
     assert services.migrations.in_batches(files).empty
     monkeypatch.setattr(backfill, "MANY", ROWS)
-    (row,) = services.migrations.in_batches(files).itertuples(index=False)
-    assert tuple(row) == (path.name, 2, "update made set slug = 'x'", ROWS)
+    ((*told, rows),) = services.migrations.in_batches(files).itertuples(index=False)
+    assert told == [path.name, 2, "update made set slug = 'x'"]
+    assert rows >= ROWS  # the server's estimate: what a session reports late is counted twice
     with pytest.raises(BadInput, match="several UPDATEs"):
         services.migrations.filling(None, files, "id")
 
