@@ -94,8 +94,10 @@ def test_a_build_of_somebody_elses_mends_no_requests(firm: Sandbox, tmp_path: Pa
         return result
 
     assert ended(before) is Result.WAITING
-    firm.by_hand()
+    firm.by_hand()  # and requests that succeed
     assert ended(failing) is Result.DONE
+    [*_] = actions.carry_out([vercel.redeploy(vercel.live())], services, Journal(tmp_path / "ours.jsonl"))
+    assert services.tasks.failing(["model"], vercel.live_since()) is None, "nobody has asked the newest build"
 
 
 def test_a_key_is_rotated_when_it_is_another_and_revoked_when_a_person_says_so(firm: Sandbox, tmp_path: Path) -> None:

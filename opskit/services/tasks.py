@@ -167,11 +167,14 @@ class Tasks:
         rows = [row for row in self.database.rows(LATEST) if provider_of(row["model"], self.models) == provider]
         return bool(rows) and all(r["succeeded"] and (not r["failed"] or r["succeeded"] > r["failed"]) for r in rows)
 
-    def failing(self, kinds: Collection[str], since: datetime) -> bool:
-        """Whether 5 % of the requests that came since a moment, of the last ten minutes, failed in these ways."""
+    def failing(self, kinds: Collection[str], since: datetime) -> bool | None:
+        """Whether 5 % of the requests that came since a moment, of the last ten minutes, failed in these ways.
+
+        None where none came: nothing has shown that they no longer do.
+        """
         found = self.database.rows(SINCE, since=since)
         failed = sum(row["error"] is not None and kind(row["error"]) in kinds for row in found)
-        return failed > 0 and failed >= 0.05 * len(found)
+        return failed >= max(1, 0.05 * len(found)) if found else None
 
     # What a plan may ask for. Each of these only describes; nothing happens.
 

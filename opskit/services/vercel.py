@@ -7,6 +7,7 @@ line); the app writes one JSON object per message, with its `context.operation`.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from datetime import MAXYEAR, UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
@@ -30,6 +31,7 @@ PAGE = 20
 MOST_DEPLOYMENTS = 200  # of one window; more than that is not an ordinary month
 UNDER_WAY = ("BUILDING", "INITIALIZING", "QUEUED")
 QUIET = timedelta(hours=3)  # how long an app may say nothing at all before we doubt that we see its whole log
+BEFORE = timedelta(minutes=15)  # of the log, to see that it is whole
 
 
 @documented
@@ -91,6 +93,15 @@ class Vercel:
         last = project.get("lastAliasRequest") or {}
         served = last.get("toDeploymentId") == target["id"] and last.get("jobStatus") == "succeeded"
         return _time(last["requestedAt"] if served else target["createdAt"])
+
+    def failing(self, paths: Collection[str], since: datetime) -> bool | None:
+        """Whether 5 % of what was asked on these paths since a moment was answered with 500 or more; None: nothing was.
+
+        Raises CannotTell where the log does not tell.
+        """
+        lines = self.log(since - BEFORE, "/*")
+        lines = lines[lines.path.isin(paths) & (lines["at"] >= since)]
+        return bool((lines.status >= 500).sum() >= max(1, 0.05 * len(lines))) if len(lines) else None
 
     def blamed(self, lines: pd.DataFrame) -> pd.DataFrame:
         """The builds that some lines of the log came from, what is live, and the last one built before each.
@@ -178,9 +189,12 @@ class Vercel:
         code = {"in_code": True} if in_code else {}
         return ReplaceDeployment().plan({"failing": failing, "advice": advice, **code}, {"live": failing})
 
-    def mend_requests(self, failing: str, advice: str, kinds: list[str]) -> Action:
-        """Have a person mend what the app asks of AI providers; done once requests no longer fail in these ways."""
-        of = {"failing": failing, "advice": advice, "in_code": True, "kinds": kinds}
+    def mend_requests(self, failing: str, advice: str, kinds: Sequence[str], paths: Sequence[str] = ()) -> Action:
+        """Have a person mend what the app asks of AI providers, in its code.
+
+        Done once requests that came to another build no longer fail in these ways, nor with 500 or more on these paths.
+        """
+        of = {"failing": failing, "advice": advice, "in_code": True, "kinds": [*kinds], "paths": [*paths]}
         return MendRequests().plan(of, {"live": failing})
 
     def go_back(self, builds: pd.DataFrame, advice: str) -> Action | None:
@@ -268,15 +282,16 @@ class ReplaceDeployment(Change):
 
 
 class MendRequests(ReplaceDeployment):
-    """Another build alone may be anybody's: requests that came since must not fail as they did."""
+    """Another build alone may be anybody's: some requests must have come since, and not have failed as they did."""
 
     name = "vercel.mend_requests"
     in_database = True
 
     def look(self, services: Any, of: Arguments) -> Any:
-        return super().look(services, of) | {
-            "failing": services.tasks.failing(of["kinds"], services.vercel.live_since())
-        }
+        since = services.vercel.live_since()
+        found = [services.tasks.failing(of["kinds"], since)] if of["kinds"] else []
+        found += [services.vercel.failing(of["paths"], since)] if of["paths"] else []
+        return super().look(services, of) | {"failing": True if True in found else None if None in found else False}
 
     def done(self, now: Any, before: Any) -> bool:
-        return super().done(now, before) and not now["failing"]
+        return super().done(now, before) and now["failing"] is False
