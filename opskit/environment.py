@@ -57,6 +57,9 @@ class Credential(Strict):
 SECRETIVE = re.compile(r"passw|secret|token|api_?-?key|credential|signature", re.IGNORECASE)  # names that secrets have
 
 
+OPEN = re.compile(
+    r'public\.([a-z_][a-z0-9_]*|"[^"]+") (select|insert|update|delete)( by (stranger|anonymous))?'
+)  # as `access` tells of it
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+")  # in a command
 VARIABLE = re.compile(r":\$\{?\w+\}?@")  # a password that the shell fills in
 HARMLESS = {  # settings of a database's address that hold no secret; `options` and others can
@@ -157,6 +160,18 @@ class Facts(Strict):
     ai_ensemble_partial: bool = Field(False, description="whether ensemble answers with what it has")
     ai_function_seconds: int | None = Field(None, description="after which the host kills a function of the app")
     migrate_with: str | None = Field(None, description="the team's own command that migrates; null: opskit does")
+    open_on_purpose: list[str] = Field(
+        default_factory=list, description="what others than the owner may do with a row: public.TABLE COMMAND"
+    )
+
+    @field_validator("open_on_purpose")
+    @classmethod
+    def each_a_table_and_a_command(cls, pairs: list[str]) -> list[str]:
+        """A table alone would open all of it, and one day somebody's mistake too."""
+        if wrong := [pair for pair in pairs if not OPEN.fullmatch(pair)]:
+            asked = "is a table of public and one command, such as `public.profiles select`, or the same `by stranger`"
+            raise ValueError(f"{wrong[0]!r}: each {asked} or `by anonymous`")
+        return pairs
 
     @field_validator("migrate_with")
     @classmethod

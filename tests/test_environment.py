@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -162,6 +163,22 @@ def test_a_command_of_the_teams_that_cannot_be_shown_is_refused(
     with pytest.raises(BadInput, match=f"facts.migrate_with: .*{said}") as refused:
         environment.load("small", repository)
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("pair", ["public.profiles select", 'public."Big Names" delete by stranger'])
+def test_what_is_open_on_purpose_is_a_table_and_a_command(pair: str) -> None:
+    assert environment.Facts(open_on_purpose=[pair]).open_on_purpose == [pair]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    ["public.profiles", "profiles select", "public.profiles all", "public.* select", "public.profiles select by owner",
+     "app.profiles select", "public.profiles select, update"],
+)  # fmt: skip
+def test_more_than_a_command_on_a_table_is_never_open_on_purpose(repository: Path, save: Any, pair: str) -> None:
+    save(changed(facts={"open_on_purpose": ["public.names select", pair]}))
+    with pytest.raises(BadInput, match=f"facts.open_on_purpose: '{re.escape(pair)}': each is a table of public"):
+        environment.load("small", repository)
 
 
 # Resolving.

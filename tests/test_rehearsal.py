@@ -162,6 +162,13 @@ def test_whom_the_policies_let_in_before_and_after(target: Database, tmp_path: P
     seen = set(opened[["table", "command", "who"]].itertuples(index=False, name=None))
     assert {("document_versions", "select", "stranger"), ("document_versions", "select", "anonymous")} <= seen
     assert {(t, w) for t, c, w in seen if c == "delete"} == {("notes", "stranger"), ("notes", "anonymous")}
+    meant = ["public.document_versions select", "public.notes delete by stranger"]
+    left = access.exposed(found.after, meant)
+    assert seen - set(left[["table", "command", "who"]].itertuples(index=False, name=None)) == {
+        ("document_versions", "select", "stranger"),
+        ("document_versions", "select", "anonymous"),
+        ("notes", "delete", "stranger"),
+    }
 
 
 def test_where_no_row_can_be_made_nobody_is_denied_anything(target: Database, tmp_path: Path) -> None:

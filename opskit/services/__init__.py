@@ -126,6 +126,7 @@ def connect(environment: Environment, secrets: Secrets, name: str, rate: float |
             named.database.part("owner"),
             named.supabase.part("project") if named.supabase else None,
             database_at(direct or named.database.address),
+            facts.open_on_purpose,
         ),
         Supabase(http("supabase", supabase.READS), named.supabase.part("project"))
         if named.supabase

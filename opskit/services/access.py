@@ -7,6 +7,7 @@ change it. Only a scratch database is used: all of it is undone there, and none 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -163,9 +164,16 @@ def told(found: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def exposed(found: pd.DataFrame) -> pd.DataFrame:
-    """Where somebody else than its owner gets at a row."""
-    return found[(found.who != "owner") & (found.allowed == True)]  # noqa: E712  # None is a third answer
+def exposed(found: pd.DataFrame, meant: Sequence[str] = ()) -> pd.DataFrame:
+    """Where somebody else than its owner gets at a row, and that is not `meant`."""
+    reached = found[(found.who != "owner") & (found.allowed == True)]  # noqa: E712  # None is a third answer
+    return reached[~intended(reached, meant)]
+
+
+def intended(found: pd.DataFrame, meant: Sequence[str]) -> pd.Series[bool]:
+    """Which of these the team means: `public.TABLE COMMAND`, by anybody, or with `by` and who."""
+    pairs = "public." + found.table.astype(str) + " " + found.command.astype(str)
+    return pairs.isin(meant) | (pairs + " by " + found.who.astype(str)).isin(meant)
 
 
 def changed(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:

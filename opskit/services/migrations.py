@@ -168,6 +168,7 @@ class Migrations:
     owner: str | None = None
     project: str | None = None  # Supabase's ref of what the environment names
     apart: Database | None = None  # the same database once more, on a connection of its own
+    meant: Sequence[str] = ()  # what others than the owner may do with a row on purpose
 
     # What can be seen. Nothing of it touches the target.
 
@@ -212,8 +213,8 @@ class Migrations:
         return {**catalog.shape(catalog.read(self.database.rows)), **access.told(tried)}
 
     def exposed(self) -> pd.DataFrame:
-        """Rows of the target's schema that somebody else than their owner gets at, tried on a copy of it."""
-        return access.exposed(self.rehearse([], "target").before)
+        """Rows of the target's schema that others than their owner get at, and are not meant to, tried on a copy."""
+        return access.exposed(self.rehearse([], "target").before, self.meant)
 
     def offenders(self, files: Sequence[File]) -> pd.DataFrame:
         """How many rows of the target each new constraint, NOT NULL, unique index or cast would be refused for."""
