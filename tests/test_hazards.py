@@ -240,6 +240,28 @@ def test_a_file_that_cannot_be_sent_keeps_no_other_from_being_read(folder: Path)
     assert [(h.file, h.line, h.name) for h in found] == [one for one in expected() if "_data" not in one[0]]
 
 
+def test_files_are_found_from_wherever_opskit_is_called_and_whatever_they_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "a [b]" / "supabase" / "migrations"
+    place.mkdir(parents=True)
+    names = ["20260101000001_plain.sql", "20260101000002_a[1].sql", "20260101000003_b*.sql", "20260101000004_c?.sql"]
+    for name in names:
+        (place / name).write_text("create index i on documents (title);\n")
+    monkeypatch.chdir(tmp_path / "a [b]")
+    for folder in (Path("supabase/migrations"), Path("supabase/../supabase/migrations"), place):
+        found = hazards.find(migrations.opened(folder).files)
+        assert [(h.file, h.line, h.name) for h in found] == [(name, 1, "blocking-index") for name in names]
+
+
+def test_files_that_squawk_does_not_see_are_not_without_hazards(folder: Path) -> None:
+    kept = migrations.opened(folder).files
+    for file in kept:
+        file.path.unlink()
+    with pytest.raises(CannotTell, match="Failed to find files"):
+        hazards.find(kept)
+
+
 def test_without_squawk_nobody_says_that_there_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", str(folder / "python"))
     monkeypatch.setenv("PATH", str(folder))

@@ -6,6 +6,7 @@ out, and what squawk asks for and we do anyway (timeouts).
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 import subprocess
@@ -202,18 +203,22 @@ def _once(found: Iterable[Hazard]) -> list[Hazard]:
 
 
 def known_to_squawk(files: Sequence[File]) -> list[Hazard]:
-    """What squawk finds. Raises CannotTell where it is missing or fails."""
-    paths = {str(file.path): file.path.name for file in files if not file.trouble}
+    """What squawk finds. Raises CannotTell where it is missing or fails, or does not see the files."""
+    paths = {str(file.path.parent.resolve() / file.path.name): file.path.name for file in files if not file.trouble}
     if not paths:
         return []
-    command = [str(_squawk()), "--assume-in-transaction", "--reporter", "json", *paths]
-    try:
+    patterns = map(glob.escape, paths)  # a name with a bracket would stand for others
+    command = [str(_squawk()), "--assume-in-transaction", "--reporter", "json", *patterns]
+    try:  # in a folder where no .squawk.toml of the team's silences it
         done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=False, cwd="/")
-        told = json.loads(done.stdout or "[]")
-    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+    except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotTell(f"squawk could not read the files: {error}.") from None
-    if done.returncode not in (0, 1):
+    if done.returncode not in (0, 1) or not done.stdout.strip():  # of files without a fault it says []
         raise CannotTell(f"squawk ended with exit code {done.returncode}: {done.stderr.strip()[:200]}.")
+    try:
+        told = json.loads(done.stdout)
+    except ValueError as error:
+        raise CannotTell(f"squawk could not read the files: {error}.") from None
     return [
         Hazard(paths[one["file"]], one["line"] + 1, SQUAWK[one["rule_name"]])
         for one in told
