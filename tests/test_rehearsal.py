@@ -86,6 +86,82 @@ def test_a_missing_extension_is_not_the_files_fault(target: Database, tmp_path: 
     assert list(rehearse(target, tmp_path, *texts).tried.verdict) == ["could not rehearse"] * 2 + ["passes"]
 
 
+def test_only_an_extension_that_is_missing_excuses_what_is_not_supported(target: Database, tmp_path: Path) -> None:
+    found = rehearse(
+        target,
+        tmp_path,
+        "create view titles as select title from documents;\nalter table documents alter column title type varchar(9);",
+        "select no_such_function();",
+        "do $$ begin create extension postgis; end $$;",
+        "select st_area();",
+    )
+    verdicts = ["fails", "fails", "could not rehearse", "could not rehearse"]
+    assert list(found.tried.verdict) == verdicts, found.tried
+    assert list(found.tried.sqlstate) == ["0A000", "42883", "0A000", "42883"]
+
+
+ORDINARY = """
+alter publication supabase_realtime add table documents;
+create extension if not exists vector with schema extensions;
+create table notes (id int primary key, embedding extensions.vector(3), session uuid references auth.sessions (id));
+drop extension vector cascade;
+alter role authenticated set statement_timeout = '15s';
+alter role authenticator set pgrst.db_max_rows = '100';
+create policy hears on realtime.messages for select to authenticated using (realtime.topic() = 'documents');
+"""
+UNKNOWN_HERE = """
+alter role supabase_auth_admin set statement_timeout = '15s';
+alter role anon set log_min_messages = 'debug1';
+create table held (id uuid references auth.refresh_tokens (id));
+select cron.schedule('a', '* * * * *', 'select 1');
+do $$ begin perform net.http_get('x'); end $$;
+select vault.create_secret('x', 'y');
+create function heard() returns event_trigger language plpgsql as 'begin end'; \
+create event trigger heard on ddl_command_end execute function heard();
+"""
+WRONG = """
+create table held (id uuid references auth.users (id), other int references nowhere);
+create index on auth.users (email);
+create table nowhere.held (id int);
+alter publication supabase_realtime add table nowhere;
+create extension vector schema nowhere;
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "verdict"), [(ORDINARY, "passes"), (UNKNOWN_HERE, "could not rehearse"), (WRONG, "fails")]
+)
+def test_what_supabase_lets_its_owner_do_is_not_held_against_a_file(
+    target: Database, tmp_path: Path, lines: str, verdict: str
+) -> None:
+    texts = lines.replace("\\\n", "").strip().splitlines()
+    tried = rehearse(target, tmp_path, *texts).tried
+    assert list(tried.verdict) == [verdict] * len(texts), tried
+
+
+def test_what_works_of_a_failing_file_is_there_as_it_would_be(target: Database, tmp_path: Path) -> None:
+    """Also what the owner does as somebody else."""
+    found = rehearse(
+        target,
+        tmp_path,
+        "create extension vector;\ncreate policy a on storage.objects using (true);\nselect 1 / 0;",
+        "create table t (v vector(3));\ndrop policy a on storage.objects;\nset role postgres;\ndrop table t;",
+    )
+    assert list(found.tried.verdict) == ["fails", "passes"], found.tried
+
+
+@pytest.mark.deep
+def test_what_is_published_is_copied(firm: Sandbox, tmp_path: Path) -> None:
+    drops = "alter publication supabase_realtime drop table documents;"
+    published = "create publication supabase_realtime for table documents"
+    database = everything(firm.name)[1].database
+    amiss(firm, tmp_path, published, "alter publication supabase_realtime owner to postgres")
+    found = rehearse(database, tmp_path, drops, "alter publication supabase_realtime add table documents;")
+    assert (found.notes, list(found.tried.verdict)) == ([], ["passes"] * 2), found.tried
+    assert list(rehearse(database, tmp_path, "select 1;", drops).tried.verdict) == ["passes"] * 2
+    database.close()
+
+
 def test_what_nearly_every_project_uses_is_there_or_stands_in(target: Database, tmp_path: Path) -> None:
     found = rehearse(
         target,

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pglast import ast, enums
+from pglast.visitors import Visitor
 
 from opskit import actions
 from opskit.database import Database, Session
@@ -49,9 +50,21 @@ MODES = (  # weakest first
 )  # fmt: skip
 BLOCKING = MODES[MODES.index("ShareUpdateExclusiveLock") :]  # those that somebody's save, or read, may have to wait for
 SPOKEN = {mode: re.sub(r"(?<=[a-z])(?=[A-Z])", " ", mode.removesuffix("Lock")).upper() for mode in MODES}  # as SQL does
-UNAVAILABLE = ("0A000", "58P01")  # an extension that this server does not have
+UNAVAILABLE = ("0A000", "58P01")  # an extension that this server does not have; but much else is not supported, too
+NO_EXTENSION = re.compile(r'extension "[^"]*" is not available|could not open extension control file')
+NO_VALUE = re.compile("a value of type internal")  # of what stands in for an extension
 FOLLOWS = ("42704", "42883", "3F000")  # what is missing where an extension is
 UNCOPIED = ("42704", "42710")  # what the team has on the platform's tables is not there, or twice
+# What is the platform's: the stand-ins are not all of it, and what Supabase lets its owner do is not in the catalogue.
+ABSENT = ("42P01", "42704", "42883", "3F000")
+REFUSED = "42501"
+_ITS = "|".join(catalog.PLATFORM)
+NAMES_IT = re.compile(rf'schema "?({_ITS})\b|(relation|type) "({_ITS})\.|function ({_ITS})\.|to create extension')
+LENT = (
+    ast.AlterEventTrigStmt, ast.AlterPublicationStmt, ast.AlterRoleSetStmt, ast.CreateEventTrigStmt, ast.CreateFdwStmt,
+    ast.CreatePublicationStmt,
+)  # fmt: skip
+REFUSED_THERE = (ast.AlterTableStmt, ast.IndexStmt)  # to whoever does not own the table, and that is the platform
 DUPLICATE = ("42P07", "42701", "42710", "42723", "42P06")
 VERDICTS = ("passes", "fails", "could not rehearse")
 TRIED = ["file", "verdict", "line", "statement", "sqlstate", "message", "seconds"]
@@ -145,7 +158,7 @@ class Stage:
                 self.session.execute(statement.text)
             except ServiceError as error:
                 if not _harmless(error):
-                    self.facts.lacking = self.facts.lacking or error.sqlstate in UNAVAILABLE
+                    self.facts.lacking = self.facts.lacking or _lacks(error, statement.node)
                     self.facts.notes.append(f"not copied: {statement.head} ({error.sqlstate})")
         self.session.execute("reset all")
 
@@ -185,12 +198,24 @@ class Stage:
             self.session.execute("commit")
         if not statement.alone and self.session.idle:
             self.session.execute("begin")
-        if not _is_on_platform(statement.node):
+        self._run(statement)
+
+    def _run(self, statement: Statement) -> None:
+        if not (_is_on_platform(statement.node) or _is_supautils(statement.node)):
             self.session.execute(statement.text)
             return
-        self.session.execute("reset role")  # Supabase lets the owner do this to tables that are not its own
+        self.session.execute("reset role")  # Supabase lets the owner do this to what is not its own
         self.session.execute(statement.text)
         self.session.execute(f'set role "{self.owner}"')
+
+    def attempt(self, statement: Statement) -> None:
+        """Alone, whether it works or not."""
+        if statement.node is None or statement.transaction:
+            return
+        try:
+            self._run(statement)
+        except ServiceError:
+            self.session.execute(f'set role "{self.owner}"')
 
     def _held(self, file: File, statement: Statement) -> list[list[Any]]:
         known = self.facts.known
@@ -202,9 +227,7 @@ class Stage:
         """What of a failing file works, statement by statement, so that later files find it."""
         self.become_owner()
         for statement in file.statements:
-            if statement.node is not None and not statement.transaction:
-                with suppress(ServiceError):
-                    self.session.execute(statement.text)
+            self.attempt(statement)
         self.step_back()
 
     def catalog(self) -> Catalog:
@@ -227,6 +250,49 @@ def _is_on_platform(node: Any) -> bool:
         case ast.DropStmt(removeType=enums.ObjectType.OBJECT_POLICY | enums.ObjectType.OBJECT_TRIGGER):
             return any(names[0].sval in catalog.PLATFORM for names in it.objects if len(names) > 2)
     return False
+
+
+def _is_supautils(node: Any) -> bool:
+    """Whether it makes, alters or drops an extension, or tells PostgREST something: supautils lets the owner."""
+    match node:
+        case ast.AlterRoleSetStmt(setstmt=ast.VariableSetStmt(name=str() as name)):
+            return name.startswith("pgrst.")
+        case ast.CreateExtensionStmt() | ast.AlterExtensionStmt() | ast.AlterExtensionContentsStmt():
+            return True
+        case ast.DropStmt(removeType=kind) | ast.CommentStmt(objtype=kind):
+            return bool(kind == enums.ObjectType.OBJECT_EXTENSION)
+    return False
+
+
+def _lacks(error: ServiceError, node: Any) -> bool:
+    """Whether an extension is not to be had here."""
+    if error.sqlstate == REFUSED:
+        return "permission denied to create extension" in error.message  # in a DO block
+    made = isinstance(node, ast.CreateExtensionStmt) or NO_EXTENSION.search(error.message)
+    return error.sqlstate in UNAVAILABLE and bool(made)
+
+
+def _is_platforms(error: ServiceError, node: Any) -> bool:
+    """Whether it failed for what the platform has, or lets its owner do, and this server may not know."""
+    named = NAMES_IT.search(error.message) is not None
+    if error.sqlstate == REFUSED:
+        of_its = not isinstance(node, REFUSED_THERE) and any(one in catalog.PLATFORM for one in _schemas(node))
+        return named or of_its or isinstance(node, LENT)
+    if _is_on_platform(node) and error.sqlstate in UNCOPIED:
+        return True
+    return named and error.sqlstate in ABSENT
+
+
+def _schemas(node: Any) -> set[str]:
+    """Of the relations that a statement names."""
+    found: set[str] = set()
+
+    class Schemas(Visitor):
+        def visit_RangeVar(self, _: Any, relation: Any) -> None:  # noqa: N802  # pglast names it
+            found.add(relation.schemaname or "")
+
+    Schemas()(node)
+    return found
 
 
 def _harmless(error: ServiceError) -> bool:
@@ -293,7 +359,7 @@ def dump(target: Database) -> str:
     if not able:
         raise CannotTell(f"could not rehearse: no pg_dump here is as new as the target, PostgreSQL {major}.")
     left_out = [f"--exclude-schema={name}" for name in catalog.PLATFORM if name != "information_schema"]
-    found = target.dump(able[-1].pg_dump, *left_out, "--no-publications", "--no-subscriptions")
+    found = target.dump(able[-1].pg_dump, *left_out, "--no-subscriptions")
     return re.sub(r"^\\(un)?restrict.*$", "", found, flags=re.MULTILINE)  # another each time
 
 
@@ -341,14 +407,16 @@ def _try(stage: Stage, file: File) -> bool:
         return True
     except ServiceError as error:
         at: Statement | None = getattr(error, "at", None)
-        blind = error.sqlstate in UNAVAILABLE or (facts.lacking and error.sqlstate in FOLLOWS)
-        blind = blind or (at is not None and _is_on_platform(at.node) and error.sqlstate in UNCOPIED)
+        node = at.node if at else None
+        lacks = _lacks(error, node)
+        blind = lacks or _is_platforms(error, node) or (facts.lacking and error.sqlstate in FOLLOWS)
+        blind = blind or (error.sqlstate == "0A000" and NO_VALUE.search(error.message) is not None)
         said = error.message.removeprefix("database: ")
         place = (at.line, at.head) if at else (0, "")
         verdict = "could not rehearse" if blind else "fails"
         spent = round(time.monotonic() - started, 2)
         tried.append([name, verdict, *place, error.sqlstate or "", said, spent])
-        facts.lacking = facts.lacking or error.sqlstate in UNAVAILABLE
+        facts.lacking = facts.lacking or lacks
         return False
 
 
@@ -393,9 +461,7 @@ def _step_by_step(stage: Stage, file: File, now: Catalog, found: Catalog) -> tup
     seen = [now]  # before the first, and after each
     stage.become_owner()
     for statement in file.statements:
-        if statement.node is not None and not statement.transaction:
-            with suppress(ServiceError):
-                stage.session.execute(statement.text)
+        stage.attempt(statement)
         seen.append(stage.catalog())
     stage.step_back()
     return [_is_there(number, seen, found) for number in range(len(file.statements))], seen[-1]

@@ -12,7 +12,8 @@ begin
 end $$;
 alter role postgres createdb createrole bypassrls;
 alter role service_role bypassrls;
-grant anon, authenticated, service_role to postgres, authenticator;
+grant anon, authenticated, service_role to authenticator;
+grant anon, authenticated, service_role, authenticator to postgres with admin option;
 create schema auth;
 create schema storage;
 create schema extensions;
@@ -22,9 +23,14 @@ create table auth.users (
   id uuid primary key default gen_random_uuid(), instance_id uuid, aud text, role text, email text unique, phone text,
   encrypted_password text, email_confirmed_at timestamptz, confirmed_at timestamptz, last_sign_in_at timestamptz,
   raw_app_meta_data jsonb, raw_user_meta_data jsonb, is_super_admin boolean, is_anonymous boolean default false,
+  is_sso_user boolean default false, invited_at timestamptz, phone_confirmed_at timestamptz, banned_until timestamptz,
   created_at timestamptz default now(), updated_at timestamptz default now(), deleted_at timestamptz
 );
 create table auth.identities (id uuid primary key default gen_random_uuid(), user_id uuid references auth.users (id));
+create table auth.sessions (
+  id uuid primary key default gen_random_uuid(), user_id uuid not null references auth.users (id),
+  created_at timestamptz, updated_at timestamptz, not_after timestamptz, user_agent text, ip inet
+);
 create function auth.jwt() returns jsonb language sql stable as $$
   select coalesce(nullif(current_setting('request.jwt.claim', true), ''),
                   nullif(current_setting('request.jwt.claims', true), ''))::jsonb
@@ -42,7 +48,7 @@ create table storage.buckets (
 );
 create table storage.objects (
   id uuid primary key default gen_random_uuid(), bucket_id text references storage.buckets (id), name text, owner uuid,
-  owner_id text, metadata jsonb, path_tokens text[], created_at timestamptz default now(),
+  owner_id text, metadata jsonb, user_metadata jsonb, version text, path_tokens text[], created_at timestamptz default now(),
   updated_at timestamptz default now(), last_accessed_at timestamptz default now()
 );
 alter table storage.objects enable row level security;
@@ -55,6 +61,16 @@ $$;
 create function storage.extension(name text) returns text language sql immutable as $$
   select reverse(split_part(reverse(storage.filename(name)), '.', 1))
 $$;
+create table realtime.messages (
+  id uuid primary key default gen_random_uuid(), topic text not null, extension text not null, payload jsonb, event text,
+  private boolean default false, inserted_at timestamp not null default now(), updated_at timestamp default now()
+);
+alter table realtime.messages enable row level security;
+create function realtime.topic() returns text language sql stable as $$
+  select nullif(current_setting('realtime.topic', true), '')
+$$;
 create publication supabase_realtime;
-grant usage on schema auth, storage, extensions, public to anon, authenticated, service_role, postgres;
+alter publication supabase_realtime owner to postgres;
+grant usage on schema auth, storage, extensions, realtime, public to anon, authenticated, service_role, postgres;
+grant select, insert, update on realtime.messages to anon, authenticated, service_role, postgres;
 grant all on all tables in schema auth, storage to postgres, service_role;
