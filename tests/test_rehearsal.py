@@ -225,6 +225,25 @@ def test_names_are_looked_for_where_the_owner_would(firm: Sandbox, tmp_path: Pat
     assert list(rehearsal.rehearse(services.database, OWNER, [made], "target").tried.sqlstate) == ["42883"]
 
 
+def test_whose_search_path_it_is_changes_nothing_in_what_is_compared(firm: Sandbox, tmp_path: Path) -> None:
+    services = everything(firm.name)[1]
+    made = "create table public.t (id int default helpers.token() primary key, v extensions.vector)"
+    begins = ("create schema helpers", "create function helpers.token() returns int return 7",
+              "grant usage on schema helpers to public",
+              "create schema if not exists extensions", "grant usage on schema extensions to public",
+              "create extension if not exists vector schema extensions")  # fmt: skip
+    amiss(firm, tmp_path, *begins, 'alter database postgres set search_path = "$user", public, helpers, extensions')
+    before = services.migrations.shape()
+    found = rehearsal.rehearse(services.database, OWNER, files(tmp_path, f"{made};"), "target")
+    assert list(found.tried.verdict) == ["passes"], found.tried
+    with services.database.session() as session:
+        session.execute(f"set role {OWNER}; " + made)
+    after = services.migrations.shape()
+    differs = {name: text for name, text in found.changes.items() if after.get(name) != text}
+    assert (differs, before.keys() < after.keys()) == ({}, True)
+    services.database.close()
+
+
 def test_whom_the_policies_let_in_before_and_after(target: Database, tmp_path: Path) -> None:
     found = rehearse(
         target,

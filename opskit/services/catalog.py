@@ -17,9 +17,11 @@ PLATFORM = (
     "auth", "storage", "extensions", "realtime", "vault", "graphql", "graphql_public", "net", "cron", "pgsodium",
     "pgbouncer", "supabase_functions", "supabase_migrations", "_realtime", "_analytics", "information_schema",
 )  # fmt: skip
+# What is written of an object depends on the search_path of whoever asks: on none, every name has its schema.
 OBJECTS = """
-    with own as (
-      select n.oid, n.nspname from pg_namespace n
+    with fixed as materialized (select set_config('search_path', '', true)),
+    own as (
+      select n.oid, n.nspname from fixed, pg_namespace n
       where n.nspname !~ '^pg_' and n.nspname <> all(%(platform)s)),
     relation as (
       select c.*, own.nspname || '.' || c.relname as name from pg_class c join own on own.oid = c.relnamespace

@@ -231,12 +231,7 @@ class Stage:
         self.step_back()
 
     def catalog(self) -> Catalog:
-        """As the target's is read: what is written of an object depends on the search_path."""
-        self.session.execute("begin")
-        self.session.execute("set local search_path to default")
-        found = catalog.read(self.session.execute)
-        self.session.execute("commit")
-        return found
+        return catalog.read(self.session.execute)
 
 
 def _is_on_platform(node: Any) -> bool:
