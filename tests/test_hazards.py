@@ -74,6 +74,15 @@ drop owned by somebody;
 -- ! drop-extension
 drop extension citext cascade;
 drop extension citext;
+-- ! drop-column
+drop domain must cascade;
+-- ! drop-column
+drop type mood cascade;
+drop type nobodys;
+-- ! merge-delete
+merge into documents d using members m on m.id = d.id when matched then delete;
+merge into documents d using members m on m.id = d.id when matched then update set note = '' when not matched then
+  insert values (m.id);
 """,
     "20260101000011_rewrites.sql": """
 -- ! blocking-reindex
@@ -206,6 +215,15 @@ truncate documents cascade;
 -- ! drop-table
 drop table documents;
 """,
+    "20260101000021_made_before.sql": """
+create function empty() returns void language plpgsql as $$
+begin
+  -- ! unqualified-write
+  delete from documents;
+end $$;
+create function never_called() returns void language sql as 'delete from documents';
+""",
+    "20260101000022_called_after.sql": "select public.empty();\n",
     "20260101000010_crlf.sql": "select 1;\r\n\r\n-- ! drop-table\r\ndrop table documents;\r\n",
 }
 

@@ -395,6 +395,28 @@ def test_what_destroys_is_approved_by_name(services: Services, tmp_path: Path) -
     assert [services.migrations.finish_file(finishing, [n], 1, 30).removes_access for n in (1, 2)] == [False, True]
 
 
+def test_what_a_file_calls_is_looked_into_whoever_made_it(services: Services, tmp_path: Path) -> None:
+    """By a pending file, or on the target: then it is read there, and what it calls, too."""
+    emptied = "create function emptied() returns int language plpgsql as 'begin\ndelete from notes;\nreturn 1; end'"
+    tidied = "create function tidied(int) returns int language sql as 'select emptied()'"
+    texts = ("create function wipe() returns void language sql as 'truncate notes';", "select wipe();",
+             "do $$ begin perform public.tidied(3); end $$;", "select 'tidied';\nselect lower('x');")  # fmt: skip
+    for number, text in enumerate(texts):
+        (tmp_path / f"2027010100000{number}_f.sql").write_text(text)
+    pending = migrations.opened(tmp_path).files
+    with services.database.session() as session:
+        session.execute(f"set role postgres; {emptied}; {tidied}")
+        try:
+            beside = services.migrations.beside(pending)
+            told = [(h.file, h.name) for h in services.migrations.hazards(pending)]
+            planned = [services.migrations.apply_file(one, 1, 30, beside).removes_access for one in pending]
+            finishing = services.migrations.finish_file(pending[2], [1], 1, 30).removes_access
+        finally:
+            session.execute("drop function emptied(); drop function tidied(int)")
+    assert told == [("20270101000000_f.sql", "truncate"), ("public.emptied (on the target)", "unqualified-write")]
+    assert (planned, finishing) == ([False, True, True, False], True)
+
+
 def test_a_version_is_put_right_and_back(services: Services) -> None:
     old, new = "20251006113348", "20251006113349"
     action = services.migrations.renumber(old, new)

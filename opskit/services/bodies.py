@@ -1,10 +1,14 @@
-"""What a migration runs: its statements, and those in their WITH, in its DO blocks and in functions that it calls."""
+"""What a migration runs: its statements, and those in their WITH, in its DO blocks and in functions that it calls.
+
+Whoever asks says which functions are known: those that pending files make, and those that the target has.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pglast import ast, parse_plpgsql, parse_sql, parser
@@ -29,26 +33,65 @@ class Part:
     line: int  # of its file
     text: str
     node: Any
+    file: str = ""
 
 
-def run(file: File, sent: Iterable[Statement]) -> list[Part]:
-    """What these statements of a file run, each once."""
-    made: dict[str, list[Part]] = {}  # a name may stand for several functions
-    for one in file.statements:
+Functions = dict[str, list[Part]]  # by name: it may stand for several
+
+
+def functions(files: Iterable[File]) -> Functions:
+    """Those that these files make."""
+    made: Functions = {}
+    for one in (statement for file in files for statement in file.statements):
         if isinstance(one.node, ast.CreateFunctionStmt):
-            made.setdefault(_name(one.node), []).append(Part(one.line, one.bare, one.node))
+            made.setdefault(_name(one.node), []).append(_part(one))
+    return made
+
+
+def there(known: Iterable[Mapping[str, Any]], files: Sequence[File]) -> list[File]:
+    """Of the target's functions, those that these files may call, and those that those call; each as if a file made it.
+
+    `known`: called, place, definition.
+    """
+    texts = [one.text.lower() for file in files for one in file.statements]
+    found: list[File] = []
+    left = list(known)
+    while new := [one for one in left if any(one["called"].lower() in text for text in texts)]:
+        left = [one for one in left if one not in new]
+        texts = [one["definition"].lower() for one in new]
+        found += map(_of_target, new)
+    return found
+
+
+def _of_target(one: Mapping[str, Any]) -> File:
+    name = f"{one['place']} (on the target)"
+    try:
+        statements = split(one["definition"], name)
+    except ValueError:  # newer than our parser: nobody can say here what it does
+        called = one["called"].replace('"', '""')
+        statements = split(f'create function "{called}"() returns int language unreadable as $$$$', name)
+    return File(Path(name), "", name, tuple(statements))
+
+
+def run(sent: Iterable[Statement], known: Functions) -> list[Part]:
+    """What these statements run, each once."""
+    made = dict(known)
     found: list[Part] = []
-    todo = [Part(one.line, one.bare, one.node) for one in sent if one.node is not None]
+    todo = [_part(one) for one in sent if one.node is not None]
     while todo:
         part = todo.pop(0)
         found.append(part)
         if isinstance(part.node, ast.DoStmt):
             todo += _body(part, part.node.args)
         inner, called = _inside(part, made)
-        found += [Part(part.line, part.text, node) for node in inner]
+        found += [replace(part, node=node) for node in inner]
         for function in (one for name in called for one in made.pop(name, ())):
             todo += _body(function, function.node.options)
     return found
+
+
+def _part(one: Statement) -> Part:
+    return Part(one.line, one.bare, one.node, one.file)
 
 
 def _name(of: Any) -> str:
@@ -72,7 +115,7 @@ def _inside(part: Part, made: Iterable[str]) -> tuple[list[Any], list[str]]:
             if change is not node:
                 inner.append(change)
 
-        visit_UpdateStmt = visit_DeleteStmt  # noqa: N815
+        visit_UpdateStmt = visit_MergeStmt = visit_DeleteStmt  # noqa: N815
 
         def visit_ExplainStmt(self, _: Any, explain: Any) -> Any:  # noqa: N802
             return None if any(option.defname == "analyze" for option in explain.options or ()) else Skip
@@ -84,6 +127,10 @@ def _inside(part: Part, made: Iterable[str]) -> tuple[list[Any], list[str]]:
 
 def _body(part: Part, options: Any) -> Iterator[Part]:
     """The statements in a DO block or a function."""
+    yield from (replace(one, file=part.file) for one in _statements(part, options))
+
+
+def _statements(part: Part, options: Any) -> Iterator[Part]:
     said = {option.defname: option.arg for option in options or ()}
     if "as" not in said:  # BEGIN ATOMIC: its text is not kept
         yield from (Part(part.line, part.text, node) for group in part.node.sql_body for node in group)

@@ -60,6 +60,15 @@ OBJECTS = """
     from pg_type t join own on own.oid = t.typnamespace join pg_enum e on e.enumtypid = t.oid group by 2
 """
 
+FUNCTIONS = """
+    with fixed as materialized (select set_config('search_path', '', true))
+    select p.proname as called, n.nspname || '.' || p.proname as place, pg_get_functiondef(p.oid) as definition
+    from fixed, pg_proc p join pg_namespace n on n.oid = p.pronamespace
+    where p.prokind in ('f', 'p') and n.nspname !~ '^pg_' and n.nspname <> all(%(platform)s)
+      and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
+    order by 2, 3
+"""
+
 Rows = Callable[..., Iterable[Mapping[str, Any]]]  # `rows` of a database, or `execute` of a session
 
 
@@ -67,6 +76,11 @@ def read(rows: Rows) -> Catalog:
     """Everything that the team's schemas hold."""
     found = rows(OBJECTS, platform=list(PLATFORM))
     return {(row["kind"], row["name"]): str(row["definition"]) for row in found}
+
+
+def functions(rows: Rows) -> Iterable[Mapping[str, Any]]:
+    """called, place, definition: of each of the team's own."""
+    return rows(FUNCTIONS, platform=list(PLATFORM))
 
 
 def shape(found: Catalog) -> Shape:

@@ -54,6 +54,7 @@ DESTROYING = {
     "drop-extension",
     "truncate",
     "truncate-cascade",
+    "merge-delete",
     "unqualified-write",
     "rls-off",
     "cannot-be-seen",  # in doubt a person decides
@@ -122,6 +123,10 @@ KNOWN = {  # name: what it does, how to write it instead
         "destroys the rows of every table that refers to this one",
         "name the tables that are meant; no CASCADE",
     ),
+    "merge-delete": (
+        "destroys every row that its condition finds",
+        "DELETE with a WHERE, so that the rows can be counted before; copy kept",
+    ),
     "unqualified-write": (
         "changes every row in one transaction",
         "a WHERE; many rows go in batches: `do: backfill`",
@@ -181,8 +186,14 @@ HOLDING = {  # what holds data
     enums.ObjectType.OBJECT_SCHEMA,
     enums.ObjectType.OBJECT_MATVIEW,
     enums.ObjectType.OBJECT_TYPE,
+    enums.ObjectType.OBJECT_DOMAIN,
 }
 DROPS = {enums.ObjectType.OBJECT_TABLE: "drop-table", enums.ObjectType.OBJECT_SCHEMA: "drop-schema"}
+CASCADING = {  # what falls with it
+    enums.ObjectType.OBJECT_EXTENSION: "drop-extension",
+    enums.ObjectType.OBJECT_TYPE: "drop-column",
+    enums.ObjectType.OBJECT_DOMAIN: "drop-column",
+}
 TAKING = {  # of ALTER TABLE: the hazard, and the word that such a command begins with
     enums.AlterTableType.AT_DropColumn: ("drop-column", "DROP"),
     enums.AlterTableType.AT_DisableRowSecurity: ("rls-off", "DISABLE_P"),
@@ -190,9 +201,12 @@ TAKING = {  # of ALTER TABLE: the hazard, and the word that such a command begin
 LONG = 300.0  # seconds that squawk may take
 
 
-def find(files: Sequence[File]) -> list[Hazard]:
-    """Every hazard in these files, in their order. Raises CannotTell where squawk is missing or fails."""
-    return _once([*known_to_squawk(files), *known_to_us(files)])
+def find(files: Sequence[File], beside: Iterable[File] = ()) -> list[Hazard]:
+    """Every hazard in these files, in their order. Raises CannotTell where squawk is missing or fails.
+
+    `beside`: others that make functions which they may call.
+    """
+    return _once([*known_to_squawk(files), *known_to_us(files, beside)])
 
 
 def _once(found: Iterable[Hazard]) -> list[Hazard]:
@@ -226,13 +240,14 @@ def known_to_squawk(files: Sequence[File]) -> list[Hazard]:
     ]
 
 
-def destroys(file: File, left: Collection[int] | None = None) -> bool:
+def destroys(file: File, left: Collection[int] | None = None, beside: Iterable[File] = ()) -> bool:
     """Whether a file takes data or protection away, so that it has to be approved by name. Asks nobody but us.
 
-    `left`: only these of its statements are sent.
+    `left`: only these of its statements are sent. `beside`: others that make functions which it may call.
     """
     sent = [one for one in file.statements if left is None or one.number in left]
-    return any(_holds(part.node) or any(_destroying(part)) for part in bodies.run(file, sent))
+    known = bodies.functions([file, *beside])
+    return any(_holds(part.node) or any(_destroying(part)) for part in bodies.run(sent, known))
 
 
 def _holds(node: Any) -> bool:
@@ -248,14 +263,15 @@ def _squawk() -> Path:
     return Path(found)
 
 
-def known_to_us(files: Iterable[File]) -> Iterator[Hazard]:
+def known_to_us(files: Sequence[File], beside: Iterable[File] = ()) -> Iterator[Hazard]:
     """What squawk does not know."""
+    known = bodies.functions([*files, *beside])
     for file in files:
         for statement in file.statements:
             for name in _of_statement(statement):
                 yield Hazard(file.path.name, statement.line, name)
-        for part in bodies.run(file, file.statements):
-            yield from (Hazard(file.path.name, line, name) for name, line in _destroying(part))
+        for part in bodies.run(file.statements, known):
+            yield from (Hazard(part.file, line, name) for name, line in _destroying(part))
         yield from _of_file(file)
 
 
@@ -292,8 +308,10 @@ def _destroying(part: Part) -> Iterator[tuple[str, int]]:
             yield "truncate-cascade" if cascade else "truncate", part.line
         case ast.DropStmt(removeType=kind) if kind in DROPS:
             yield DROPS[kind], part.line
-        case ast.DropStmt() if _drops_with_extension(part.node):
-            yield "drop-extension", part.line
+        case ast.DropStmt(removeType=kind, behavior=enums.DropBehavior.DROP_CASCADE) if kind in CASCADING:
+            yield CASCADING[kind], part.line
+        case ast.MergeStmt(mergeWhenClauses=clauses) if any(map(_deletes, clauses or ())):
+            yield "merge-delete", part.line
         case ast.DropOwnedStmt():
             yield "drop-owned", part.line
         case ast.AlterTableStmt(cmds=commands):
@@ -301,6 +319,10 @@ def _destroying(part: Part) -> Iterator[tuple[str, int]]:
                 if command.subtype in TAKING:
                     name, word = TAKING[command.subtype]
                     yield name, part.line + _lines_before(part.text, number, word)
+
+
+def _deletes(clause: Any) -> bool:
+    return bool(clause.commandType == enums.CmdType.CMD_DELETE)
 
 
 def _is_every_row(where: Any) -> bool:
@@ -344,11 +366,6 @@ def _of_file(file: File) -> Iterator[Hazard]:
     made = {relation.relname: s for s in real if (relation := _made(s.node)) and _is_public(relation)}
     secured = {_name(s.node.relation) for s in real if isinstance(s.node, ast.AlterTableStmt) and _secures(s.node)}
     yield from (Hazard(name, s.line, "rls-missing") for table, s in made.items() if table not in secured)
-
-
-def _drops_with_extension(drop: Any) -> bool:
-    kinds = (enums.ObjectType.OBJECT_EXTENSION, enums.DropBehavior.DROP_CASCADE)
-    return (drop.removeType, drop.behavior) == kinds
 
 
 def _is_unsafe(options: Any) -> bool:

@@ -22,6 +22,7 @@ from opskit.services import (
     access,
     afterwards,
     backfill,
+    bodies,
     busiest,
     catalog,
     hazards,
@@ -36,6 +37,7 @@ from opskit.services import (
 from opskit.services import migration_steps as steps
 from opskit.services.backfill import Filling
 from opskit.services.catalog import Shape
+from opskit.services.hazards import Hazard
 from opskit.services.rehearsal import Rehearsal, Replay
 from opskit.services.reversal import Lost, Reverse
 from opskit.services.statements import File, same
@@ -257,6 +259,14 @@ class Migrations:
             raise BadInput("update: the pending files hold several UPDATEs.", "Give one, or choose with `versions`.")
         return backfill.prepare(self.database, found[0], key) if found else None
 
+    def hazards(self, files: Sequence[File]) -> list[Hazard]:
+        """What in these files, and in functions that they call, will block, break or destroy."""
+        return hazards.find(files, self.beside(files))
+
+    def beside(self, files: Sequence[File]) -> list[File]:
+        """Where the functions are made that these files may call: they themselves, and the target."""
+        return [*files, *bodies.there(catalog.functions(self.database.rows), files)]
+
     def done_before(self, files: Sequence[File]) -> list[tuple[str, int, str]]:
         """(file, line, what) of what is there already though its file is pending, where more would be done again."""
         return things.done_before(files, catalog.read(self.database.rows))
@@ -286,24 +296,27 @@ class Migrations:
 
     # What a plan may ask for. Each of these only describes; nothing happens.
 
-    def apply_file(self, file: File, lock_timeout: float, statement_timeout: float) -> Action:
-        """Apply a pending file. Raises BadInput for one that cannot be sent at all."""
+    def apply_file(
+        self, file: File, lock_timeout: float, statement_timeout: float, beside: Sequence[File] = ()
+    ) -> Action:
+        """Apply a pending file; `beside` as of all that are. Raises BadInput for one that cannot be sent at all."""
         of = {**_about(file), "lock_timeout": lock_timeout, "statement_timeout": statement_timeout}
-        return migrating.Apply().plan(of, _pending(file), hazards.destroys(file))
+        destroys = hazards.destroys(file, beside=beside or self.beside([file]))
+        return migrating.Apply().plan(of, _pending(file), destroys)
 
     def finish_file(self, file: File, left: Sequence[int], lock_timeout: float, statement_timeout: float) -> Action:
         """Apply what of a file is missing, and enter it. Raises BadInput for one that cannot be sent at all."""
         of = {**_about(file), "lock_timeout": lock_timeout, "statement_timeout": statement_timeout}
         of |= {"statements": list(left), "left": ", ".join(map(str, left)) or "none"}
-        return migrating.Finish().plan(of, _pending(file), hazards.destroys(file, left))
+        return migrating.Finish().plan(of, _pending(file), hazards.destroys(file, left, self.beside([file])))
 
     def migrate_by_hand(self, command: str, files: Sequence[File], pending: Sequence[File]) -> Action:
         """Have people apply the pending files with their own command. Raises BadInput where only some are meant."""
         if list(files) != list(pending):
             raise BadInput(f"versions: `{command}` applies every pending file.", "Leave it at `pending`.")
         of = {"command": command, "count": len(files), "files": [_about(file) for file in files]}
-        before = [_pending(file) for file in files]
-        return steps.MigrateByHand().plan(of, before, any(hazards.destroys(file) for file in files))
+        before, beside = [_pending(file) for file in files], self.beside(files)
+        return steps.MigrateByHand().plan(of, before, any(hazards.destroys(file, beside=beside) for file in files))
 
     def look_again(self, files: Sequence[File]) -> Action:
         """Hold schema and access, once these files are applied, against what they make of a copy of the target."""
