@@ -333,8 +333,7 @@ def test_what_was_applied_makes_what_the_target_holds(target: Database, standing
     assert played.notes == []
     assert catalog.difference(played.expected, found).empty
     assert played.present == {pending[0].version: [False, None], pending[1].version: [None]}
-    missing = catalog.difference(played.with_pending, found)
-    assert list(missing.itertuples(index=False, name=None)) == [("column", "public.documents.slug", "missing")]
+    assert played.pending == {("column", "public.documents.slug"): {"text"}}
 
 
 def test_a_statement_is_there_also_where_a_later_one_changed_what_it_made(
@@ -349,6 +348,27 @@ def test_a_statement_is_there_also_where_a_later_one_changed_what_it_made(
     played = rehearsal.replay(target, OWNER, shipped, files(tmp_path, *texts), there)
     assert list(played.present.values()) == [[True, True, False]]
     assert played.drift.empty
+
+
+def test_what_pending_files_took_away_or_left_halfway_is_no_drift(
+    target: Database, standing: Sandbox, tmp_path: Path
+) -> None:
+    shipped = migrations.opened(standing.folder / "supabase" / "migrations").files
+    texts = (
+        "alter table documents rename column title to heading;",
+        "alter table documents drop column status;\ncreate table notes (id int);\n"
+        "alter table notes enable row level security;",
+    )
+    there = catalog.read(target.rows)
+    heading = there.pop(("column", "public.documents.title"))
+    del there["column", "public.documents.status"]
+    there |= {("column", "public.documents.heading"): heading, ("table", "public.notes"): "r"}
+    there |= {("column", "public.notes.id"): "integer", ("table", "public.by_hand"): "r"}
+    played = rehearsal.replay(target, OWNER, shipped, files(tmp_path, *texts), there)
+    assert not {"public.documents.title", "public.documents.heading", "public.documents.status"} & set(
+        played.drift.name
+    )
+    assert list(played.drift[played.drift.kind == "table"].name) == ["public.by_hand"]
 
 
 def test_nothing_is_left_of_a_scratch_server(target: Database, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -425,17 +426,20 @@ class Replay:
     """What the applied migrations make, and what of the pending ones is there already."""
 
     expected: Catalog  # made by what the ledger says was applied
-    with_pending: Catalog
+    pending: dict[tuple[str, str], set[str | None]]  # what their statements make of an object; None: it is gone
     found: Catalog  # on the target
     present: dict[str, list[bool | None]]  # version -> for each statement, whether its effect is on the target
     notes: list[str]
 
     @property
     def drift(self) -> pd.DataFrame:
-        """kind, name, how: in what the target is not what was applied; what pending files make is not counted."""
+        """kind, name, how: in what the target is not what was applied.
+
+        What pending files make or take away is not counted: one that stopped midway left it as some statement does.
+        """
         told = catalog.difference(self.expected, self.found)
         keys = list(zip(told["kind"], told["name"], strict=True))
-        ours = [key in self.found and self.with_pending.get(key) == self.found[key] for key in keys]
+        ours = [self.found.get(key) in self.pending.get(key, ()) for key in keys]
         return told[[not one for one in ours]]
 
 
@@ -446,20 +450,29 @@ def replay(target: Database, owner: str, applied: Sequence[File], pending: Seque
         notes += stage.facts.notes + _other(target, stage)
         expected = now = stage.catalog()
         present: dict[str, list[bool | None]] = {}
+        made: dict[tuple[str, str], set[str | None]] = {}
         for file in pending:
-            present[file.version], now = _step_by_step(stage, file, now, found)
-        return Replay(expected, now, found, present, notes)
+            seen = _step_by_step(stage, file, now)
+            present[file.version] = [_is_there(number, seen, found) for number in range(len(file.statements))]
+            for before, now in pairwise(seen):
+                for key in _changed(before, now):
+                    made.setdefault(key, set()).add(now.get(key))
+        return Replay(expected, made, found, present, notes)
 
 
-def _step_by_step(stage: Stage, file: File, now: Catalog, found: Catalog) -> tuple[list[bool | None], Catalog]:
-    """For each statement of a file whether its effect is on the target, and the catalog after all of them."""
-    seen = [now]  # before the first, and after each
+def _step_by_step(stage: Stage, file: File, now: Catalog) -> list[Catalog]:
+    """The catalog before a file, and behind each of its statements."""
+    seen = [now]
     stage.become_owner()
     for statement in file.statements:
         stage.attempt(statement)
         seen.append(stage.catalog())
     stage.step_back()
-    return [_is_there(number, seen, found) for number in range(len(file.statements))], seen[-1]
+    return seen
+
+
+def _changed(before: Catalog, after: Catalog) -> list[tuple[str, str]]:
+    return [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
 
 
 def _is_there(number: int, seen: list[Catalog], found: Catalog) -> bool | None:
@@ -467,8 +480,7 @@ def _is_there(number: int, seen: list[Catalog], found: Catalog) -> bool | None:
 
     None where it shows nowhere.
     """
-    before, after = seen[number : number + 2]
-    changed = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
+    changed = _changed(*seen[number : number + 2])
     if not changed:
         return None
     return all(found.get(key) in [later.get(key) for later in seen[number + 1 :]] for key in changed)
