@@ -80,6 +80,43 @@ def test_behind_concurrently_it_is_said_what_stays_and_the_rest_is_finished(serv
     assert len(ledger(services)[0]["statements"]) == 3
 
 
+def test_by_hand_what_is_left_of_a_file_is_sent_and_nothing_else(tmp_path: Path) -> None:
+    made = file(
+        tmp_path,
+        "set lock_timeout = '4s';\nalter table documents add column made int;\n-- it's not there yet\n"
+        "create index concurrently made_i on documents (made);\ncomment on column documents.made is 'It''s made';\n",
+    )
+    of = {"path": str(made.path), "version": made.version, "name": made.name, "statements": [1, 3, 4]}
+    by_hand = migrating.Finish().by_hand(of, None)
+    words = as_bash_reads(by_hand, tmp_path)
+    assert [words[number] for number in range(5, 10, 2)] == [
+        "set lock_timeout = '4s'",
+        "create index concurrently made_i on documents (made)",
+        "comment on column documents.made is 'It''s made'",
+    ]
+    assert words[:4] == ["psql", words[1], "-v", "ON_ERROR_STOP=1"]
+    assert by_hand.endswith(f"&& supabase migration repair --linked --status applied {VERSION}")
+
+
+@pytest.mark.parametrize(
+    ("text", "doubted"),
+    [
+        ("set lock_timeout = '4s'; create table a (id int); comment on table a is 'x'; analyze a; -- end", []),
+        ("set local lock_timeout = '4s'; grant select on a to anon; notify pgrst, 'reload schema';", []),
+        ("insert into a values (1); update a set b = 1;", [1, 2]),
+        ("do $$ begin null; end $$; select f(); set local role x; notify mails;", [1, 2, 3, 4]),
+        ("grant select on all tables in schema public to anon; grant a to b;", [1, 2]),  # also what was made since
+        ("set lock_timeout = '4s'; grant select on a to anon; drop table a; -- end", [2]),  # or on what is a now
+    ],
+)
+def test_what_nobody_sees_is_sent_again_only_where_that_does_no_harm(
+    tmp_path: Path, text: str, doubted: list[int]
+) -> None:
+    made = file(tmp_path, text)
+    there = [True if one.head.startswith(("create table", "drop table")) else None for one in made.statements]
+    assert [one.number for one in migrating.in_doubt(made, there)] == doubted
+
+
 def test_an_invalid_index_is_dropped_before_it_is_built_again(
     services: Services, firm: Sandbox, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from opskit.errors import BadInput, Faulty
 from opskit.journal import Journal
 from opskit.outcome import Outcome
 from opskit.sandbox import Sandbox
-from opskit.services import Services, migrations
+from opskit.services import Services, migrating, migrations
 from opskit.services.statements import File
 
 OWNED = """
@@ -84,6 +84,37 @@ def test_what_is_as_rehearsed_is_verified_and_what_somebody_did_besides_is_named
     )  # fmt: skip
     as_owner(services, "drop policy all_of on made")
     assert carried(services, [again], tmp_path / "later") == [(Result.DONE, "")]  # as `opskit resume` looks
+
+
+def test_what_people_change_besides_is_not_held_against_them_unless_it_opens_rows(
+    services: Services, tmp_path: Path
+) -> None:
+    (made,) = files(tmp_path, "alter table documents add column more int;")
+    apply = services.migrations.apply_file(made, 3, 30)
+    again = services.migrations.look_again([made], people=True)
+    as_owner(
+        services,
+        "create table captured (id int primary key, user_id uuid)",
+        "alter table captured enable row level security",
+        "drop policy own_delete on documents",
+    )
+    assert [result for result, _ in carried(services, [apply, again], tmp_path)] == [Result.DONE, Result.ALREADY]
+    as_owner(services, "alter table captured disable row level security", "alter table documents drop column more")
+    told = Change.known[again.name].look(services, again.arguments)["differs"]
+    assert told[-1] == "column public.documents.more: missing"
+    assert {line.rpartition(" by ")[2].partition(":")[0] for line in told[:-1]} == {"anonymous", "stranger"}
+
+
+def test_what_is_finished_is_expected_once(services: Services, tmp_path: Path) -> None:
+    (made,) = files(
+        tmp_path,
+        "create table made (id int primary key);\ncreate index on made (id);\nalter table made add foreign key (id)"
+        " references made;\nalter table made enable row level security;",
+    )
+    as_owner(services, *made.texts[:3])
+    finish = services.migrations.finish_file(made, [4], 3, 30)
+    again = services.migrations.look_again([migrating.rest(made, [4])])
+    assert [result for result, _ in carried(services, [finish, again], tmp_path)] == [Result.DONE, Result.ALREADY]
 
 
 def test_what_a_failed_reindex_left_is_expected_to_be_gone(services: Services, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ approved, whoever carries it out or resumes it, and wherever.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from opskit.actions import Arguments, Change
@@ -27,11 +27,24 @@ def expected(now: Shape, rehearsed: Rehearsal) -> Shape:
     return {name: letters for name, letters in then.items() if letters is not None}
 
 
-def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """In what it is not as expected, in words; first where somebody gets at rows, or no longer does."""
+def differences(
+    expected: Mapping[str, str], found: Mapping[str, str], only: Collection[str] | None = None
+) -> list[str]:
+    """In what it is not as expected, in words; first where somebody gets at rows, or no longer does.
+
+    Where people change other things meanwhile, `only` these names; and wherever others than the owner get at more.
+    """
     names = sorted({*expected, *found}, key=lambda name: (not name.startswith(access.KIND), name))
+    if only is not None:
+        names = [name for name in names if name in only or _opened(name, expected, found)]
     other = (name for name in names if expected.get(name) not in (found.get(name), ANY) or name not in found)
     return [_said(name, expected, found) for name in other]
+
+
+def _opened(name: str, expected: Mapping[str, str], found: Mapping[str, str]) -> bool:
+    denied = access.WORDS_FOR[False]
+    others = name.startswith(access.KIND) and not name.endswith(" by owner")
+    return others and found.get(name, denied) not in (denied, expected.get(name))
 
 
 def _said(name: str, expected: Mapping[str, str], found: Mapping[str, str]) -> str:
@@ -49,7 +62,7 @@ class LookAgain(Change):
     in_database = True
 
     def look(self, services: Any, of: Arguments) -> Any:
-        return {"differs": differences(of["expected"], services.migrations.shape())}
+        return {"differs": differences(of["expected"], services.migrations.shape(), of.get("only"))}
 
     def done(self, now: Any, before: Any) -> bool:
         return bool(now["differs"] == [])

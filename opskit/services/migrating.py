@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from pglast import ast
 
 from opskit import actions
 from opskit.actions import Arguments, Change
@@ -24,6 +27,7 @@ TRIES = 5  # where a lock is not to be had
 PAUSE = 2.0  # seconds before the second; each is twice as long as the one before
 MARGIN = 60.0  # seconds that a server may be silent beyond its own timeout before its connection is cut
 PATIENCE = 4 * 3600.0  # and where it has none: an index of a large table takes its time
+LONGEST = 20_000  # characters of a command that people can still type
 KEPT = "select exists (select from supabase_migrations.schema_migrations where version = %(version)s) as kept"
 ENTERED = """
     select coalesce(statements, '{}') as statements
@@ -121,8 +125,28 @@ class Finish(Apply):
     title = "Finish {version}_{name}.sql: statements {left}, then the ledger"
 
     def by_hand(self, of: Arguments, before: Any) -> str:
+        """One `-c` each: the file holds more than what is to be sent, and CONCURRENTLY is in no transaction."""
         repair = f"supabase migration repair --linked --status applied {of['version']}"
-        return f'psql "$DATABASE_URL" -1 -f statements-{of["left"]}.sql && {repair}'
+        file, psql = read(of), 'psql "$DATABASE_URL" -v ON_ERROR_STOP=1'
+        sent = "".join(f" -c {shlex.quote(s.bare)}" for s in rest(file, of["statements"]).statements) if file else ""
+        if len(sent) > LONGEST:
+            return f'cp {shlex.quote(of["path"])} rest.sql && "$EDITOR" rest.sql && {psql} -f rest.sql && {repair}'
+        return f"{psql}{sent} && {repair}" if sent else repair
+
+
+def in_doubt(file: File, there: Sequence[bool | None]) -> list[Statement]:
+    """The statements of which nobody sees whether they were done, and which may do harm the second time.
+
+    Where a file also takes away or renames, a name may be of something else by then.
+    """
+    moves = any(isinstance(s.node, ast.DropStmt | ast.RenameStmt | ast.AlterObjectSchemaStmt) for s in file.statements)
+    unseen = [statement for statement, known in zip(file.statements, there, strict=True) if known is None]
+    return [s for s in unseen if not (s.node is None or s.sets or (s.repeatable and not moves))]
+
+
+def rest(file: File, left: list[int]) -> File:
+    """The file with only what is left of it to be sent."""
+    return replace(file, statements=tuple(statement for piece in pieces(file, left, []) for statement in piece))
 
 
 def behind(reached: Any) -> list[int]:

@@ -318,12 +318,17 @@ class Migrations:
         before, beside = [_pending(file) for file in files], self.beside(files)
         return steps.MigrateByHand().plan(of, before, any(hazards.destroys(file, beside=beside) for file in files))
 
-    def look_again(self, files: Sequence[File]) -> Action:
-        """Hold schema and access, once these files are applied, against what they make of a copy of the target."""
+    def look_again(self, files: Sequence[File], people: bool = False) -> Action:
+        """Hold schema and access, once these files are applied, against what they make of a copy of the target.
+
+        Where `people` change other things before, only what the files change, and what is open to others than owners.
+        """
         now = catalog.shape(catalog.read(self.database.rows))
         rehearsed = self.rehearse(files, "target")
         but = f"; what the files make by name alone: {rehearsed.version}" if rehearsed.version else ""
-        return afterwards.LookAgain().plan({"expected": afterwards.expected(now, rehearsed)}, None, but=but)
+        but += "; of what people change before only what is open to others" if people else ""
+        of = {"expected": afterwards.expected(now, rehearsed), "only": sorted(rehearsed.changes) if people else None}
+        return afterwards.LookAgain().plan(of, None, but=but)
 
     def fill(self, filling: Filling, lock_timeout: float, statement_timeout: float, batch: int = 1000) -> Action:
         """Change what is left of a table, in batches: `batch` rows at first, then as many as a second or so allows."""

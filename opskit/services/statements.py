@@ -80,6 +80,21 @@ class Statement:
         return SETS.fullmatch(self.bare.rstrip("; \n")) is not None
 
     @property
+    def repeatable(self) -> bool:
+        """Whether it may be sent a second time, though nobody sees that it was sent before: nothing is added by that.
+
+        A GRANT on all that a schema holds is none: it would reach what was made since.
+        """
+        match self.node:
+            case None | ast.CommentStmt() | ast.VacuumStmt(is_vacuumcmd=False) | ast.NotifyStmt(conditionname="pgrst"):
+                return True
+            case ast.GrantStmt(targtype=enums.GrantTargetType.ACL_TARGET_OBJECT):
+                return True
+            case ast.VariableSetStmt(is_local=True, name=str(name)):
+                return name.endswith("_timeout")
+        return self.sets
+
+    @property
     def bare(self) -> str:
         """Its text without the comment before it."""
         return re.sub(r"\A(\s+|--[^\n]*(\n|\Z)|/\*.*?\*/)+", "", self.text, flags=re.DOTALL)
