@@ -61,6 +61,8 @@ def test_postgresql_says_what_is_missing(standing: Sandbox, wrong: str, missing:
         ("alter table t drop column a, drop column b", "column t.a, column t.b", ""),
         ("drop table a.b, c", "relation a.b, relation c", ""),
         ("drop function f(int)", "function f", ""),
+        ("drop index concurrently if exists a.i, j", "index a.i, index j", ""),
+        ("alter index i rename to j", "index i", ""),
         ("create index concurrently if not exists i on s.t (a)", "", "index s.i"),
         ("create table if not exists t (a int)", "", "relation t"),
         ("alter table t add column if not exists a int, add b int", "", "column t.a, column t.b"),
@@ -107,6 +109,16 @@ def test_the_newest_file_is_blamed_where_that_is_shown(
         assert said == "20270101000001_f1.sql took the column document_snapshots.payload2 away"
 
 
+@pytest.mark.parametrize("says", [False, True])
+def test_a_name_without_a_schema_is_looked_for_where_its_owner_does(says: bool) -> None:
+    """Unless the file says where."""
+    held = {("table", "audit.notes"): "r"}
+    text = "create table if not exists notes (id int);\nupdate documents set title = '';\ncommit;"
+    files = [made(1, f"set search_path = audit;\n{text}" if says else text)]
+    assert bool(things.done_before(files, held, ["postgres", "public"])) is says
+    assert things.done_before(files, held, ["public", "audit"])
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -119,6 +131,29 @@ def test_the_newest_file_is_blamed_where_that_is_shown(
             "update documents set title = '';",
             True,
         ),
+        (
+            "drop index concurrently if exists documents_user;\n"
+            "create index concurrently documents_user on documents (user_id);",
+            False,
+        ),
+        ("begin;\ndrop table if exists documents cascade;\ncreate table documents (id int);\ncommit;", False),
+        (
+            "drop table documents cascade;\ncreate table documents (id int);\n"
+            "create index concurrently documents_user on documents (id);",
+            False,
+        ),
+        (
+            "alter table documents drop column title, add column title int;\nupdate documents set title = 1;\ncommit;",
+            False,
+        ),
+        (
+            "alter table public.documents drop column title;\nalter table documents add column title int;\ncommit;",
+            False,
+        ),
+        ("drop table other.documents;\ncreate table if not exists documents (id int);\ncommit;", True),
+        ("alter table projects drop column title;\nalter table documents add column title int;\ncommit;", True),
+        ("create table if not exists documents (id int);\ndrop table documents;\ncommit;", True),
+        ("create table if not exists users (id int);\nselect 1;\ncommit;", False),
     ],
 )
 def test_what_is_there_already_is_asked_about_where_more_would_be_done_again(

@@ -29,6 +29,7 @@ from opskit.services import (
     indexes,
     migrating,
     offenders,
+    owners,
     rehearsal,
     reversal,
     statements,
@@ -269,7 +270,8 @@ class Migrations:
 
     def done_before(self, files: Sequence[File]) -> list[tuple[str, int, str]]:
         """(file, line, what) of what is there already though its file is pending, where more would be done again."""
-        return things.done_before(files, catalog.read(self.database.rows))
+        path = owners.schemas(self.database.rows, self.role)
+        return things.done_before(files, catalog.read(self.database.rows), path)
 
     def culprit(self, folder: Folder, messages: Iterable[str], named: str) -> tuple[File | None, str]:
         """The newest applied file, where it is shown to have taken away what these messages miss; else None. And why.

@@ -25,6 +25,12 @@ def path(ask: Callable[..., Any], owner: str) -> str:
     return next((str(row["path"]) for row in ask(PATH, owner=owner)), "")
 
 
+def schemas(ask: Callable[..., Any], owner: str) -> list[str]:
+    """Those in which it looks for a name that has none."""
+    names = [name.strip().strip('"') for name in (path(ask, owner) or '"$user", public').split(",")]
+    return [owner if name == "$user" else name for name in names]
+
+
 def begin_as(session: Session, owner: str | None, lock_timeout: float, statement_timeout: float) -> None:
     """As the CLI begins each file, with our timeouts; a file may set its own."""
     session.execute("reset all")

@@ -7,8 +7,8 @@ proves nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pglast import ast, enums
@@ -90,13 +90,15 @@ def made(statement: Statement) -> list[Thing]:
 
 
 def taken(statement: Statement) -> list[Thing]:
-    """The relations, columns and functions that are not there behind it, or not by that name."""
+    """The relations, columns, indexes and functions that are not there behind it, or not by that name."""
     it: Any = statement.node
     match statement.node:
         case ast.RenameStmt(renameType=OBJECT.OBJECT_COLUMN):
             return [_column(it.relation, it.subname)]
         case ast.RenameStmt() | ast.AlterObjectSchemaStmt() if it.relation:
             kind = it.renameType if isinstance(it, ast.RenameStmt) else it.objectType
+            if kind == OBJECT.OBJECT_INDEX:
+                return [Thing("index", it.relation.relname, schema=it.relation.schemaname or "")]
             return [_relation(it.relation)] if kind in RELATIONS else []
         case ast.RenameStmt(renameType=kind) | ast.AlterObjectSchemaStmt(objectType=kind) if kind in FUNCTIONS:
             return [_named("function", it.object.objname)]
@@ -105,6 +107,8 @@ def taken(statement: Statement) -> list[Thing]:
             return [_column(it.relation, name) for name in gone]
         case ast.DropStmt(removeType=kind) if kind in RELATIONS:
             return [_named("relation", names) for names in it.objects]
+        case ast.DropStmt(removeType=OBJECT.OBJECT_INDEX):
+            return [_named("index", names) for names in it.objects]
         case ast.DropStmt(removeType=kind) if kind in FUNCTIONS:
             return [_named("function", one.objname) for one in it.objects]
     return []
@@ -136,23 +140,46 @@ def _newest(files: Sequence[File]) -> str:
     return files[-1].path.name if files else "not known"
 
 
-def done_before(files: Iterable[File], held: Catalog) -> list[tuple[str, int, str]]:
+def done_before(files: Iterable[File], held: Catalog, path: Collection[str]) -> list[tuple[str, int, str]]:
     """(file, line, what) of what is there already though its file is pending, where the file would do more again.
 
-    Only of files of which a part can stay, and only what each makes by name.
+    Only of files of which a part can stay, and only what each makes by name and has not taken away itself before.
+    `path`: the schemas in which its owner looks for a name without one.
     """
     standing = there(held)
     rows = []
     for file in files:
         acting = [s for s in file.statements if s.node is not None and not (s.sets or s.transaction)]
-        if not file.together and not all(made(s) for s in acting):
-            rows += [
-                (file.path.name, s.line, str(one))
-                for s in acting
-                for one in made(s)
-                if any(one.fits(other) for other in standing)
-            ]
+        if file.together or all(made(s) for s in acting):
+            continue
+        free = _sets_path(file)
+        here = "public" if "public" in path and not free else ""  # where a name without a schema is
+        near = standing if free else [one for one in standing if one.schema in path]
+        gone: list[Thing] = []
+        for s in acting:
+            gone += [_at(one, here) for one in taken(s)]
+            for one in made(s):
+                new = any(_at(it, here).fits(other) for it in (one, _table(s)) for other in gone)
+                if not new and any(one.fits(other) for other in (standing if one.schema else near)):
+                    rows.append((file.path.name, s.line, str(one)))
     return rows
+
+
+def _table(statement: Statement) -> Thing:
+    """The table that a statement makes, or of which it makes a part."""
+    it: Any = statement.node
+    return _relation(it.relation)
+
+
+def _at(one: Thing, schema: str) -> Thing:
+    """With a schema, so that a name in another does not fit."""
+    return replace(one, schema=one.schema or schema or "-")
+
+
+def _sets_path(file: File) -> bool:
+    """Whether it says itself where a name without a schema is looked for."""
+    setting = (ast.VariableSetStmt, ast.SelectStmt, ast.DoStmt)
+    return any(isinstance(s.node, setting) and "search_path" in s.text.lower() for s in file.statements)
 
 
 def _relation(relation: Any) -> Thing:
