@@ -6,7 +6,19 @@ import pandas as pd
 import pytest
 
 from opskit.errors import CannotTell
-from opskit.services.ai_errors import Kind, ever_since, kind, provider, refuge, rerouted, routes, trouble, unproven
+from opskit.services.ai_errors import (
+    Kind,
+    ever_since,
+    kind,
+    ours_to_ask,
+    provider,
+    refuge,
+    rerouted,
+    routes,
+    strangers,
+    trouble,
+    unproven,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +76,13 @@ def test_the_words_decide_and_the_status_only_where_they_say_nothing(error: str,
         ("o4-mini", "openai"),
         ("claude-sonnet-4-5-20250929", "anthropic"),
         ("deepseek-chat", "deepseek"),
+        ("gpt5", "openai"),
+        ("ft:gpt-4o-2024-08-06:acme::9xYz", "openai"),
+        ("openai/gpt-5", "openai"),
+        ("anthropic/claude-sonnet-4-5", "anthropic"),
+        ("deepseek/some-new-name", "deepseek"),
+        ("azure/gpt-5", "unknown"),  # the model's maker is not who answers
+        ("sonnet", "unknown"),
         ("house-blend", "unknown"),
     ],
 )
@@ -73,6 +92,13 @@ def test_a_models_name_tells_whose_it_is(model: str, expected: str) -> None:
 
 def test_the_environment_knows_better_than_a_name() -> None:
     assert provider("house-blend", {"house-blend": "openai"}) == "openai"
+
+
+def test_failures_of_nobody_knows_whose_model_are_told_and_no_step_is_planned_for_them() -> None:
+    rows = [("unknown", "outage", 200), ("unknown", "ok", 9), ("openai", "outage", 9), ("google", "key", 7)]
+    seen = requests(*rows, ("unknown", Kind.OURS, 3))
+    assert [tuple(row) for row in strangers(seen)[["provider", "requests"]].values] == [("unknown", 200), ("google", 7)]
+    assert list(ours_to_ask(trouble(seen, [Kind.OUTAGE]))) == ["openai"]
 
 
 def test_a_routing_variable_is_read_and_nonsense_in_it_is_refused() -> None:

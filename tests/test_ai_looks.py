@@ -123,3 +123,21 @@ def test_refusals_of_the_text_and_of_some_requests_are_no_bad_key_and_no_bad_mod
     assert [found[name]["answer"] for name in ("keys-accepted", "failures-known")] == ["unknown", "unknown"]
     assert found["models-valid"]["answer"] == "yes"
     assert "others succeeded since" in found["keys-accepted"]["because"]
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    ("model", "error", "causes"),
+    [("house-blend", "503 overloaded", ["unknown"]), ("sonnet", "401 Incorrect API key provided", ["invalid-key"])],
+)
+def test_models_of_which_nobody_knows_whose_they_are_are_a_question_and_never_a_step(
+    firm: Sandbox, tmp_path: Path, model: str, error: str, causes: list[str]
+) -> None:
+    fail = f"update ai_requests set selected_model = '{model}', status = 'failed', error = '{error}'"
+    firm.break_with(stronger("ai-healthy", tmp_path, sql=[fail]))
+    folder, _ = again(firm)
+    found = answers(folder)["models-known"]
+    assert found["answer"] == "unknown"
+    assert f"ai_models whose {model} is" in found["because"]
+    assert archive.summary(folder)["causes"] == causes
+    assert not (folder / "plan.json").exists() or not plan.load(folder / "plan.json").actions

@@ -18,6 +18,11 @@ from opskit import masking
 from opskit.errors import CannotTell
 
 PROVIDERS = ("openai", "anthropic", "deepseek")
+NAMES = {  # how each begins its models' names, also tuned ones (`ft:gpt-4o:…`)
+    "openai": re.compile(r"gpt[-\d]|o\d|chatgpt"),
+    "anthropic": re.compile(r"claude"),
+    "deepseek": re.compile(r"deepseek"),
+}
 
 
 class Kind(StrEnum):
@@ -108,11 +113,20 @@ def provider(model: str, named: Mapping[str, str] | None = None) -> str:
     """Whose model it is: as the environment says, else by its name; `unknown` where neither tells."""
     if named and model in named:
         return named[model]
-    if re.match(r"gpt-|o\d|chatgpt", model):
-        return "openai"
-    return next(
-        (p for prefix, p in (("claude", "anthropic"), ("deepseek", "deepseek")) if model.startswith(prefix)), "unknown"
-    )
+    vendor, slash, name = model.lower().rpartition("/")
+    if slash:  # whoever else stands there, such as azure, answers himself, whatever the model is called
+        return vendor if vendor in PROVIDERS else "unknown"
+    return next((whose for whose, names in NAMES.items() if names.match(name.removeprefix("ft:"))), "unknown")
+
+
+def strangers(requests: pd.DataFrame) -> pd.DataFrame:
+    """The failures of models of which nobody knows whose they are. Our own limit asked nobody, so it is none."""
+    return requests[~requests.provider.isin(PROVIDERS) & ~requests.kind.isin(["ok", Kind.OURS])]
+
+
+def ours_to_ask(troubled: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Those of `trouble` at a provider that there is: nobody can be asked to mend a key of `unknown`."""
+    return {name: rows for name, rows in troubled.items() if name in PROVIDERS}
 
 
 def routes(value: str) -> dict[str, str]:

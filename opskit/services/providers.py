@@ -74,7 +74,7 @@ class Providers:
     def canary(self, model: str, provider: str) -> tuple[bool, str]:
         """Ask a model for one word, which costs money: (did it answer, what it said or why not)."""
         try:
-            Face(self._http(provider)).word(INFERENCE[provider], model)
+            Face(self._http(provider)).word(INFERENCE[provider], model.removeprefix(f"{provider}/"))
         except ServiceError as error:
             said = error.message.partition("answered ")[2] or error.message
             return False, f"{kind(said)}: {error.message}"
