@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from support import as_bash_reads, everything
+from support import as_bash_reads, everything, stronger
 
 from opskit.actions import Action, Change, Result, carry_out, take_back, undo_means
 from opskit.errors import Faulty, Refused
@@ -296,6 +296,29 @@ def test_the_policies_tell_what_a_rehearsed_save_shows(firm: Sandbox, services: 
     assert rehearsed(services.database, **sample)["owner"] == 1
     assert stored(services, sample["document"]) == before  # rolled back
     assert done(services, journal, mend) == [Result.DONE]
+
+
+@pytest.mark.parametrize(
+    "denial",
+    [
+        "drop policy own_insert on document_snapshots",
+        "alter policy own_update on documents with check (false)",
+    ],
+)
+def test_a_step_by_hand_waits_while_any_part_of_a_save_is_denied(
+    firm: Sandbox, services: Services, tmp_path: Path, denial: str
+) -> None:
+    query = "select id::text as document, user_id::text as owner from documents where not is_folder limit 1"
+    sample = services.database.rows(query)[0]
+    mend = services.policies.mend_by_hand(**sample, advice="mend it", command="psql")
+    assert done(services, Journal(tmp_path / "well.jsonl"), mend) == [Result.DONE]
+    firm.break_with(stronger("autosave-healthy", tmp_path, sql=[denial]))
+    services.database.close()
+    again = everything(firm.name)[1]
+    sample = again.database.rows(query)[0]
+    mend = again.policies.mend_by_hand(**sample, advice="mend it", command="psql")
+    assert done(again, Journal(tmp_path / "journal.jsonl"), mend) == [Result.WAITING]
+    again.database.close()
 
 
 def test_looking_cannot_rehearse_a_save(firm: Sandbox, services: Services) -> None:

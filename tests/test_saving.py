@@ -37,6 +37,32 @@ def test_urgency(hit: Hit, level: str, priority: str) -> None:
     assert urgency(hit)[2]
 
 
+def test_who_is_refused_for_good_is_told_by_reports_or_by_the_log() -> None:
+    minutes = [timedelta(minutes=n) for n in range(4)]
+    reports = pd.DataFrame(
+        [{"document": "d1", "failure_type": "conflict", "created_at": LOST + n} for n in minutes]
+        + [{"document": "d4", "failure_type": "network", "created_at": LOST + n} for n in minutes]
+    )
+    log = pd.DataFrame(
+        [{"document": "d2", "status": 409, "at": LOST + n} for n in minutes]  # whose reports never came
+        + [{"document": "d3", "status": 409, "at": LOST + n} for n in minutes]
+        + [{"document": "d3", "status": 200, "at": LOST + timedelta(minutes=9)}]  # saved since
+        + [{"document": "d5", "status": 409, "at": LOST + n} for n in minutes[:2]]
+    )
+    found = saving.refused_for_good(reports, log)
+    assert list(found[["document", "refused"]].itertuples(index=False, name=None)) == [("d1", 4), ("d2", 4)]
+    assert saving.refused_for_good(reports.head(0), log.head(0)).empty
+
+
+def test_whose_policy_denies_is_named_and_nothing_is_invented() -> None:
+    denied = [("document_snapshots", "INSERT"), ("documents", "UPDATE")]
+    ((step, command),) = saving.mending("rls-denial", denied)
+    assert "document_snapshots" in step
+    assert "create policy" not in command
+    ((step, _),) = saving.mending("silent-zero-row", [])
+    assert "update it again" in step
+
+
 def risk(**changes: Any) -> dict[str, Any]:
     usual = {"document": "d1", "user_id": "u1", "sign": "shrunk", "lost_at": LOST, "last_attempt": LOST}
     usual |= {"written_on": False, "words_only_stored": 0}

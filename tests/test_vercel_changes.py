@@ -117,6 +117,15 @@ def test_a_key_is_rotated_when_it_is_another_and_revoked_when_a_person_says_so(f
     assert ended("after-a-new-key") == [Result.DONE, Result.WAITING]
 
 
+def test_a_variable_of_previews_is_not_productions(firm: Sandbox) -> None:
+    vercel = everything(firm.name)[1].vercel
+    body = {"key": ROUTES, "value": "a=b", "type": "encrypted", "target": ["preview"]}
+    vercel.http.change("POST", f"/v10/projects/{vercel.project}/env", body=body)
+    assert ROUTES not in set(vercel.variables().key)
+    assert vercel.variable(ROUTES) == {"there": False, "readable": True, "value": None}
+    assert vercel.built_with(ROUTES) is None
+
+
 def test_a_value_that_cannot_be_read_back_is_not_planned_over(firm: Sandbox) -> None:
     _, services = everything(firm.name)
     with pytest.raises(CannotTell, match="cannot be read back"):

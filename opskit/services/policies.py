@@ -19,7 +19,7 @@ import pandas as pd
 
 from opskit.actions import Action, Arguments, Change
 from opskit.database import Database
-from opskit.errors import CannotTell, Faulty, Refused
+from opskit.errors import CannotTell, Denied, Faulty, Refused
 
 WHO = ("owner", "stranger", "anonymous")
 STRANGER = "00000000-0000-4000-8000-000000000000"
@@ -182,15 +182,16 @@ def rehearsed(database: Database, document: str, owner: str, snapshot: bool = Fa
             raise CannotTell(error.message) from None
         except Faulty as error:
             found[who] = error.message
-        except CannotTell as error:
-            if "permission denied" not in error.message:
-                raise
+        except Denied as error:  # the policies' answer, or the grants'
             found[who] = error.message
     return found
 
 
 class MendSaving(Change):
-    """Done once the owner's save changes one row and nobody else's any; said by a rehearsal on the target."""
+    """Done once the owner's save changes one row and keeps a snapshot, and nobody else's changes any.
+
+    A rehearsal on the target says so.
+    """
 
     name = "policies.mend_by_hand"
     title = "By hand: {advice}"
@@ -199,7 +200,7 @@ class MendSaving(Change):
     in_database = True
 
     def look(self, services: Any, of: Arguments) -> Any:
-        return {"saved": rehearsed(services.database, of["document"], of["owner"])}
+        return {"saved": rehearsed(services.database, of["document"], of["owner"], snapshot=True)}
 
     def done(self, now: Any, before: Any) -> bool:
         saved = now["saved"]

@@ -6,7 +6,7 @@ their own text leaves the same traces, and is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -85,6 +85,17 @@ def ongoing(failures: pd.DataFrame, log: pd.DataFrame) -> pd.DataFrame:
     often = failures.groupby(["failure_type", "user_id"]).user_id.transform("size") >= OFTEN
     usual = failures.failure_type.isin(["conflict", "network"])
     return failures[(usual & (often | (by_type.transform("nunique") > MANY))) | (~usual & ~over)]
+
+
+def refused_for_good(failures: pd.DataFrame, log: pd.DataFrame) -> pd.DataFrame:
+    """document, refused, last: refused as conflicts again and again, by reports or the log, and never saved since."""
+    reports = failures[failures.failure_type == "conflict"].rename(columns={"created_at": "at"})
+    seen = [rows.groupby("document")["at"].agg(["size", "max"]) for rows in (reports, log[log.status == 409])]
+    counted = pd.concat(seen).groupby(level=0).max().rename_axis("document").reset_index()
+    counted.columns = pd.Index(["document", "refused", "last"])
+    saved = log[log.status == 200].groupby("document")["at"].max().to_dict()
+    since = pd.to_datetime(counted.document.map(saved), utc=True) > pd.to_datetime(counted["last"], utc=True)
+    return counted[(counted.refused >= OFTEN) & ~since]
 
 
 def unclaimed(log: pd.DataFrame, losses: pd.DataFrame, found: Callable[[str], bool]) -> pd.DataFrame:
@@ -207,23 +218,19 @@ def briefly(losses: pd.DataFrame) -> str:
     return told([f"{n} {sign}" for sign, n in counted.items()]) or "none"
 
 
-# What a person does about a policy or a trigger: cause, the step, and its exact text.
-MENDING = (
-    (
-        "rls-denial",
-        "as the owner of documents, let owners find their documents again",
-        'psql "$OWNER_DATABASE_URL" -c "drop policy own_select on documents; create policy own_select on documents '
-        'for select to authenticated using ((select auth.uid()) = user_id)"',
-    ),
-    (
-        "silent-zero-row",
-        "as the owner of documents, let owners update their documents again",
-        'psql "$OWNER_DATABASE_URL" -c "drop policy own_update on documents; create policy own_update on documents '
-        'for update to authenticated using ((select auth.uid()) = user_id) with check ((select auth.uid()) = user_id)"',
-    ),
-    (
-        "broken-trigger",
-        "as the owner of documents, put the last working create_document_version() back",
-        'psql "$OWNER_DATABASE_URL" -f LAST_WORKING_MIGRATION.sql  # the ledger names it: supabase_migrations',
-    ),
-)
+SILENT = ("documents", "UPDATE")  # the one denial that is no error
+
+
+def mending(cause: str, denied: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What a person does about a policy or a trigger, and how. `denied`: table and command that owners may not."""
+    if cause == "broken-trigger":
+        step = "as the owner of documents, put the last working create_document_version() back"
+        return [(step, 'psql "$OWNER_DATABASE_URL" -f LAST_WORKING_MIGRATION.sql  # the ledger names it')]
+    pairs = {"silent-zero-row": [SILENT], "rls-denial": [pair for pair in denied if pair != SILENT]}[cause]
+    return [
+        (
+            f"as the owner of {table}, let owners {command.lower()} it again: the policy as it was",
+            f'psql "$OWNER_DATABASE_URL" -f POLICY_AS_IT_WAS.sql  # of {table}, for {command}: the migrations hold it',
+        )
+        for table, command in pairs
+    ]

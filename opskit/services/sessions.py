@@ -24,20 +24,26 @@ WHOLE = """exists (select from pg_locks l where l.pid = b.pid and l.granted and 
 # A migration that only moves data takes none; what shows it is its name, its role, or the ledger that it writes in.
 LEDGER = """exists (select from pg_locks l join pg_class c on c.oid = l.relation where l.pid = b.pid and l.granted
             and l.locktype = 'relation' and c.relname ~ 'migration')"""
-CHAINS = """
+LEAST = "2 seconds"  # shorter waits are an ordinary evening; and an advisory lock is the app's own queue
+CHAINS = (
+    """
     with waiting as (
-      select pid, unnest(pg_blocking_pids(pid)) as blocker, query_start from pg_stat_activity
-      where cardinality(pg_blocking_pids(pid)) > 0
+      select a.pid, unnest(pg_blocking_pids(a.pid)) as blocker, l.waitstart as since
+      from pg_stat_activity a join pg_locks l on l.pid = a.pid and not l.granted
+      where l.locktype <> 'advisory' and l.waitstart < now() - interval '{least}'
     )
     select b.pid, b.usename as role, b.application_name as application, b.backend_type, b.state,
            b.backend_start::text as backend_start, now() - b.xact_start as open_for, b.query,
            {whole} as whole, {ledger} as ledger,
-           count(distinct w.pid)::int as waiting, max(now() - w.query_start) as longest_wait
+           count(distinct w.pid)::int as waiting, max(now() - w.since) as longest_wait
     from waiting w join pg_stat_activity b on b.pid = w.blocker
     where cardinality(pg_blocking_pids(b.pid)) = 0
     group by b.pid, b.usename, b.application_name, b.backend_type, b.state, b.backend_start, b.xact_start, b.query
     order by waiting desc
-""".replace("{whole}", WHOLE).replace("{ledger}", LEDGER)
+""".replace("{least}", LEAST)
+    .replace("{whole}", WHOLE)
+    .replace("{ledger}", LEDGER)
+)
 ONE = """
     select b.backend_start::text as backend_start, b.state, b.backend_type, b.query, b.usename as role,
            b.application_name as application, {whole} as whole, {ledger} as ledger,
@@ -61,6 +67,8 @@ def spared(session: Mapping[str, Any]) -> str:
         return "a migration"
     if session["ledger"] or re.search(MIGRATOR, f"{session['role']} {session['application']}".lower()):
         return "a migration"
+    if session["state"] != "active" and not str(session["state"]).startswith("idle in transaction"):
+        return "neither at work nor in a transaction"
     return "the holder of a whole table" if session["whole"] else ""
 
 
@@ -88,7 +96,7 @@ class Sessions:
     database: Database
 
     def blockers(self) -> pd.DataFrame:
-        """The sessions at the head of each queue; `spared` says why one must be left to its owner."""
+        """The heads of the queues that wait for a while; `spared`: why one must be left to its owner."""
         columns = [
             "pid",
             "role",

@@ -118,9 +118,12 @@ class Vercel:
         return known[asked | asked.shift(fill_value=False)].reset_index(drop=True)
 
     def variables(self) -> pd.DataFrame:
-        """Production's environment variables, latest change first: id, key, type, updated. No values."""
-        query = {**self.team, "target": "production"}
-        found = self.http.read(f"/v10/projects/{self.project}/env", query).body["envs"]
+        """Production's environment variables, latest change first: id, key, type, updated. No values.
+
+        Vercel gives those of previews and branches along with them, under the same names.
+        """
+        found = self.http.read(f"/v10/projects/{self.project}/env", self.team).body["envs"]
+        found = [one for one in found if "production" in one["target"] and not one.get("gitBranch")]
         rows = [(one["id"], one["key"], one["type"], _time(one.get("updatedAt") or one["createdAt"])) for one in found]
         frame = pd.DataFrame(rows, columns=["id", "key", "type", "updated"])
         return frame.sort_values("updated", ascending=False, kind="stable", ignore_index=True)
