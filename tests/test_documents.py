@@ -190,6 +190,52 @@ def test_what_was_written_on_after_the_loss_is_for_the_author_to_decide(
     assert saving.waiting(told, quiet, blocked=False).empty
 
 
+ADD_CHAPTERS = """
+    update documents set content = content || '{"structure": [{"id": "1", "title": "The newest chapter"}]}'
+    where id = %s
+"""
+
+
+def test_chapters_that_came_after_the_loss_are_never_written_over(services: Services, truncated: pd.DataFrame) -> None:
+    row, other, *_ = truncated.itertuples()
+    write(services, ADD_CHAPTERS, row.document)  # its text is still empty: no word of it is new
+    found = losses(services).set_index("document", drop=False)
+    assert found.because[row.document] == "the sanitiser failed"
+    assert found.written_on[row.document]
+    quiet = saving.restorable(found, datetime.now(UTC) + timedelta(hours=1), blocked=False)
+    assert (quiet[row.document], quiet[other.document]) == (False, True)
+    assert saving.two_texts(found)[row.document]
+
+
+IN_CHAPTERS = """
+    with chosen as (select id from documents where not is_folder order by id limit %(n)s),
+    kept as (select id, jsonb_build_object('html', %(html)s::text, 'structure', jsonb_build_array(jsonb_build_object(
+               'id', '1', 'text', repeat('salt ', 200)))) as long,
+             jsonb_build_object('html', %(html)s::text, 'structure', '[]'::jsonb) as bare from chosen),
+    written as (update documents d set content = bare from kept where kept.id = d.id returning d.id, d.user_id),
+    versions as (delete from document_versions where document_id in (select id from chosen)),
+    snapshots as (delete from document_snapshots where document_id in (select id from chosen))
+    insert into document_snapshots (document_id, user_id, autosave_hash, payload, created_at)
+    select id, user_id, '', long, now() + %(when)s::interval from written join kept using (id)
+    returning document_id::text
+"""
+
+
+@pytest.mark.parametrize(
+    ("html", "when", "sign"),
+    [("<p>salt</p>", "10 minutes", "never-stored"), (None, "-10 minutes", "shrunk")],
+)
+def test_text_in_chapters_counts_as_text(
+    firm: Sandbox, services: Services, html: str | None, when: str, sign: str
+) -> None:
+    with services.database.transaction() as cursor:
+        cursor.execute(IN_CHAPTERS, {"n": 1, "html": html, "when": when})
+        document = cursor.fetchone()["document_id"]
+    found = losses(services).set_index("document")
+    assert found.sign[document] == sign
+    assert found.words_lost[document] == 200
+
+
 LATER = """
     insert into document_snapshots (document_id, user_id, autosave_hash, payload, created_at)
     select d.id, d.user_id, 'later', '{"html": "<p>the newest text</p>"}',

@@ -65,7 +65,7 @@ def test_whose_policy_denies_is_named_and_nothing_is_invented() -> None:
 
 def risk(**changes: Any) -> dict[str, Any]:
     usual = {"document": "d1", "user_id": "u1", "sign": "shrunk", "lost_at": LOST, "last_attempt": LOST}
-    usual |= {"written_on": False, "words_only_stored": 0}
+    usual |= {"written_on": False, "words_only_stored": 0, "own_structure": False}
     return {**usual, **changes}
 
 
@@ -124,6 +124,7 @@ def test_no_loss_needs_no_explanation() -> None:
         (risk(because="the update failed with 57014", sign="never-stored"), False),
         (risk(because="anything", sign="jumped-back"), False),
         (risk(because="the sanitiser failed", written_on=True, words_only_stored=300), False),
+        (risk(because="the sanitiser failed", own_structure=True), False),  # chapters that only the document has
         (risk(because="the sanitiser failed", written_on=True), True),  # it has no word that the copy has not
         (risk(because="the update failed with 42P01", sign="never-stored", words_only_stored=9), True),  # it is older
     ],

@@ -30,6 +30,16 @@ def test_lost_words_are_counted_as_often_as_they_stood_there() -> None:
     assert texts.lost({}, LONG) == len(texts.words(LONG))
 
 
+def test_words_of_chapters_are_lost_as_well() -> None:
+    chapters = {
+        **SHORT,
+        "structure": [{"id": "7", "title": "Salt and tide", "parts": [{"text": "low lamps"}], "order": 1}],
+    }
+    assert texts.lost(SHORT, chapters) == 5
+    assert texts.lost(chapters, SHORT) == 0
+    assert texts.difference(SHORT, chapters) == [("+", "Salt and tide"), ("+", "low lamps")]
+
+
 words = st.lists(st.sampled_from(["sea", "salt", "tide", "lamp"]), max_size=12)
 
 

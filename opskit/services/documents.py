@@ -29,8 +29,14 @@ MOST = 5000  # documents that one search reports; how many there are is told in 
 # A sign is what makes us doubt: `never-stored`, the newest snapshot is newer than the document and differs; `shrunk`,
 # from one copy to the next more than half was gone, and is still; `jumped-back`, it goes on from an older copy as if
 # the texts saved after that had never been. For each the copy from before the loss, and since when it is lost; and
-# `written_on`, whether what is stored is no longer what the loss had left.
+# `written_on`, whether what is stored is no longer what the loss had left, and `own_structure`, whether chapters or
+# anchors stand in it that would be gone with it.
 PLAIN = "btrim(regexp_replace(regexp_replace(coalesce(b.body ->> 'html', ''), '<[^>]*>', ' ', 'g'), '\\s+', ' ', 'g'))"
+# Compared is what the app's own hash covers, as in `texts.same`; `rest` is the part of it that no reader of text sees.
+STRUCTURE = "coalesce(nullif(b ->> 'structure', '[]'), '')"
+REST = f"concat({STRUCTURE}, nullif(b #>> '{{metadata,anchors}}', '[]'))"
+SEEN = f"""md5(concat(b ->> 'html', chr(10), {REST})) as text, {REST} as rest,
+           length(coalesce(b ->> 'html', '')) as size, length({STRUCTURE}) as chapters"""
 ACTIVE = """
 with active as (
   select document_id as id from document_snapshots where created_at >= %(since)s
@@ -38,32 +44,32 @@ with active as (
   union select document_id from autosave_failures where created_at >= %(since)s and document_id is not null
   union select id from documents where updated_at >= %(since)s and not is_folder
 """
-SEARCH = """
+SEARCH = (
+    """
 {active}), stored as materialized (
-  select d.id, d.updated_at, md5(d.content ->> 'html') as text, length(coalesce(d.content ->> 'html', '')) as size
-  from active join documents d using (id) where not d.is_folder
+  select d.id, d.updated_at, {seen}
+  from active join documents d using (id), lateral (select d.content as b) b where not d.is_folder
 ), kept as materialized (
-  select d.id, c.* from stored d cross join lateral (
-    (select s.id as copy, 'snapshot' as kind, s.created_at as at, md5(s.payload ->> 'html') as text,
-            length(coalesce(s.payload ->> 'html', '')) as size
+  select d.id, c.copy, c.kind, c.at, {seen} from stored d cross join lateral (
+    (select s.id as copy, 'snapshot' as kind, s.created_at as at, s.payload as b
      from document_snapshots s where s.document_id = d.id and s.created_at >= %(since)s
      order by s.created_at desc limit %(copies)s)
     union all
-    (select s.id, 'snapshot', s.created_at, md5(s.payload ->> 'html'), length(coalesce(s.payload ->> 'html', ''))
+    (select s.id, 'snapshot', s.created_at, s.payload
      from document_snapshots s where s.document_id = d.id and s.created_at < %(since)s
      order by s.created_at desc limit %(before)s)
     union all
-    (select v.id, 'version', v.created_at, md5(v.content ->> 'html'), length(coalesce(v.content ->> 'html', ''))
+    (select v.id, 'version', v.created_at, v.content
      from (select *, count(*) filter (where created_at < %(since)s) over (order by version_number desc) as older
            from (select id, created_at, version_number, content from document_versions
                  where document_id = d.id order by version_number desc limit %(copies)s) newest) v
      where v.created_at >= %(since)s or v.older <= %(before)s)
     union all
-    (select b.id, 'branch', b.created_at, md5(b.content ->> 'html'), length(coalesce(b.content ->> 'html', ''))
-     from document_branches b where b.document_id = d.id and b.is_main)
+    (select b.id, 'branch', b.created_at, b.content from document_branches b where b.document_id = d.id and b.is_main)
   ) c
 ), stepwise as (
-  select k.*, lead(size) over w as next_size, lead(at) over w as next_at, lead(text) over w as next_text
+  select k.*, lead(size) over w as next_size, lead(size + chapters) over w as next_whole, lead(at) over w as next_at,
+         lead(text) over w as next_text, lead(rest) over w as next_rest
   from kept k window w as (partition by id order by at, (kind = 'version'))
 ), dropped as materialized (
   select s.id, s.updated_at, s.size, {plain} as plain
@@ -86,24 +92,28 @@ SEARCH = """
   select distinct on (id) id, mark from read where not stored order by id, at desc, (kind = 'version') desc
 ), signs as (
   select * from (
-    select distinct on (d.id) d.id, 'never-stored' as sign, k.copy, k.kind, k.at, k.at as lost_at, k.size, k.text,
-           null as left_with
+    select distinct on (d.id) d.id, 'never-stored' as sign, k.copy, k.kind, k.at, k.at as lost_at,
+           k.size + k.chapters as size, k.text, null as left_with, false as own_structure
     from stored d join kept k on k.id = d.id and k.kind = 'snapshot' order by d.id, k.at desc
   ) newest where exists (
     select from stored d where d.id = newest.id and newest.at > d.updated_at + interval '5 seconds'
       and newest.text is distinct from d.text)
   union all
   select * from (
-    select distinct on (d.id) d.id, 'shrunk', s.copy, s.kind, s.at, coalesce(s.next_at, d.updated_at), s.size, s.text,
-           coalesce(s.next_text, '')
+    select distinct on (d.id) d.id, 'shrunk', s.copy, s.kind, s.at, coalesce(s.next_at, d.updated_at),
+           s.size + s.chapters, s.text, coalesce(s.next_text, ''),
+           d.rest <> s.rest and (d.rest <> '' or d.rest is distinct from s.next_rest)
     from stored d join stepwise s on s.id = d.id
     where s.size > 200 and d.size < s.size * 0.5 and coalesce(s.next_size, d.size) < s.size * 0.5
+      or s.size + s.chapters > 200 and d.size + d.chapters < (s.size + s.chapters) * 0.5
+      and coalesce(s.next_whole, d.size + d.chapters) < (s.size + s.chapters) * 0.5
     order by d.id, s.at desc
   ) fallen
   union all
   select * from (
     select distinct on (d.id)
-           d.id, 'jumped-back', newer.copy, newer.kind, newer.at, d.updated_at, newer.size, newer.mark, null
+           d.id, 'jumped-back', newer.copy, newer.kind, newer.at, d.updated_at, newer.size, newer.mark, null,
+           false
     from dropped d
     join read older on older.id = d.id and older.turns and not older.nothing
     join last on last.id = d.id
@@ -124,16 +134,19 @@ SEARCH = """
   from chosen c join document_undo_history h on h.document_id = c.id, jsonb_array_elements(h.undo_stack) e group by 1
 )
 select d.id::text as document, d.user_id::text as user_id, c.sign, c.kind, c.copy::text as copy, c.at as copied_at,
-       c.lost_at, length(coalesce(d.content ->> 'html', '')) as stored_length, c.size as copy_length,
-       coalesce(c.left_with <> md5(d.content ->> 'html'), false) as written_on,
+       c.lost_at, s.size + s.chapters as stored_length, c.size as copy_length,
+       coalesce(c.left_with <> s.text, false) as written_on, c.own_structure,
        d.updated_at, count(*) over () as found,
        greatest(d.updated_at, c.lost_at, a.at,
                 (select max(created_at) from document_snapshots s where s.document_id = d.id),
                 (select max(created_at) from autosave_failures f
                  where f.document_id = d.id and f.created_at >= %(since)s)) as last_attempt
-from chosen c join documents d on d.id = c.id left join attempted a on a.id = c.id
+from chosen c join documents d on d.id = c.id join stored s on s.id = c.id left join attempted a on a.id = c.id
 order by c.lost_at, d.id limit %(most)s
-""".replace("{active}", ACTIVE.strip("\n")).replace("{plain}", PLAIN)
+""".replace("{active}", ACTIVE.strip("\n"))
+    .replace("{plain}", PLAIN)
+    .replace("{seen}", SEEN)
+)
 # Documents with more copies since a moment than one search reads of each: what came before those is out of its sight.
 NOT_READ_WHOLE = f"""{ACTIVE})
 select a.id::text as document from active a
@@ -154,6 +167,7 @@ COLUMNS = (
     "stored_length",
     "copy_length",
     "written_on",
+    "own_structure",
     "updated_at",
     "found",
     "last_attempt",
@@ -197,7 +211,7 @@ class Documents:
         pairs = [self.bodies(*map(str, row)) for row in rows]
         lost = [texts.lost(*pair) for pair in pairs]
         only_stored = [texts.lost(copy, stored) for stored, copy in pairs]
-        share = [n / max(len(texts.words(copy)), 1) for n, (_, copy) in zip(lost, pairs, strict=True)]
+        share = [n / max(len(texts.all_words(copy)), 1) for n, (_, copy) in zip(lost, pairs, strict=True)]
         return risky.assign(words_lost=lost, share_lost=[round(one, 2) for one in share], words_only_stored=only_stored)
 
     def difference(self, document: str, kind: str, copy: str) -> pd.DataFrame:

@@ -188,9 +188,11 @@ def _ours(losses: pd.DataFrame) -> pd.Series:
 def two_texts(losses: pd.DataFrame) -> pd.Series:
     """Which documents hold a text of their own beside the copy: only their authors know which they want.
 
-    An old text was saved over a newer one, or they were written on after the loss, and going back would lose that.
+    An old text was saved over a newer one, or they were written on after the loss, and going back would lose that:
+    words, or chapters and anchors, for a copy's whole body replaces the document's.
     """
-    return (losses.sign == "jumped-back") | (losses.written_on & (losses.words_only_stored > 0))
+    newer = losses.own_structure | (losses.written_on & (losses.words_only_stored > 0))
+    return (losses.sign == "jumped-back") | newer
 
 
 def mail(kind: str, documents: list[tuple[str, datetime]]) -> str:

@@ -24,16 +24,30 @@ def words(body: Body) -> list[str]:
     return html.unescape(TAG.sub(" ", str(body.get("html") or ""))).split()
 
 
+def all_words(body: Body) -> list[str]:
+    """The words of the text, and those of its chapters."""
+    return [*words(body), *(word for line in _told_in(body.get("structure")) for word in line.split())]
+
+
+def _told_in(structure: Any) -> list[str]:
+    """What people wrote in chapters: every string that is no identifier."""
+    if isinstance(structure, Mapping):
+        return [line for key, value in structure.items() if key != "id" for line in _told_in(value)]
+    if isinstance(structure, list):
+        return [line for value in structure for line in _told_in(value)]
+    return [structure] if isinstance(structure, str) else []
+
+
 def paragraphs(body: Body) -> list[str]:
-    """The text as lines, one for each paragraph."""
+    """The text as lines, one for each paragraph, and then what stands in its chapters."""
     parts = PARAGRAPH.split(str(body.get("html") or ""))
     lines = (" ".join(html.unescape(TAG.sub(" ", part)).split()) for part in parts)
-    return [line for line in lines if line]
+    return [line for line in [*lines, *_told_in(body.get("structure"))] if line]
 
 
 def lost(stored: Body, copy: Body) -> int:
     """How many of the copy's words are not in the stored body, each counted as often as it stands there."""
-    return (Counter(words(copy)) - Counter(words(stored))).total()
+    return (Counter(all_words(copy)) - Counter(all_words(stored))).total()
 
 
 def same(one: Body, other: Body) -> bool:
