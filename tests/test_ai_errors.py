@@ -8,7 +8,9 @@ import pytest
 from opskit.errors import CannotTell
 from opskit.services.ai_errors import (
     Kind,
+    answering,
     ever_since,
+    hanging,
     kind,
     ours_to_ask,
     provider,
@@ -58,8 +60,19 @@ from opskit.services.ai_errors import (
         ('529 {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}', Kind.OUTAGE),
         ("503 The server is overloaded or not ready yet", Kind.OUTAGE),
         ("500 Internal server error", Kind.OUTAGE),
-        ("504 timeout_error", Kind.TIMEOUT),
+        # What a provider's edge gives up on is its failure; a function of ours that is killed leaves no error.
+        ("504 timeout_error", Kind.OUTAGE),
+        ("504 Gateway Time-out", Kind.OUTAGE),
+        ("522 Connection timed out", Kind.OUTAGE),
+        ("connect ETIMEDOUT 162.159.140.245:443", Kind.CONNECTION),
+        ("Connect Timeout Error (attempted address: api.openai.com:443)", Kind.CONNECTION),
         ("Request timed out.", Kind.TIMEOUT),
+        ("408 Request took too long", Kind.TIMEOUT),
+        # 422 is a text's length only where its words say so.
+        ("422 Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", Kind.MODEL),
+        ("422 Failed to deserialize the JSON body into the target type: missing field `content`", Kind.OTHER),
+        ("422 Prompt is longer than 50000 characters", Kind.LENGTH),
+        ("422 PROMPT_TOO_LONG", Kind.LENGTH),
         ("Connection error.", Kind.CONNECTION),
         ("something else", Kind.OTHER),
         ("", Kind.OTHER),
@@ -152,3 +165,47 @@ def test_nobody_is_led_to_a_provider_that_nobody_could_look_at() -> None:
     probes = pd.DataFrame(rows, columns=["provider", "reached", "key"], dtype=object)
     assert unproven(probes) == {"anthropic", "deepseek", "other"}
     assert refuge({"openai"} | unproven(probes)) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "answers", "said", "asked"),
+    [
+        ([("ok", 9), ("outage", 4)], True, "requests succeed", 13),
+        ([("outage", 4)], None, "none succeeded, 4 times 500", 4),  # too few for an outage, and no sign of life
+        ([("outage", 20), (Kind.OURS, 7)], None, "none succeeded, 20 times 500", 20),  # of a single person
+        ([("outage", 1)], None, "none succeeded, 1 times 500", 1),
+        ([(Kind.OURS, 7)], None, "not asked", 0),
+        ([], None, "not asked", 0),
+    ],
+)
+def test_a_provider_answers_only_where_a_request_succeeded(
+    rows: list[tuple[str, int]], answers: bool | None, said: str, asked: int
+) -> None:
+    seen = requests(("anthropic", "ok", 9), *(("openai", *row) for row in rows))
+    assert answering(seen, "openai", {}, {}) == (answers, said, asked)
+
+
+def test_a_provider_that_is_down_does_not_answer_whatever_succeeded_before() -> None:
+    seen = requests(("openai", "ok", 9), ("openai", "outage", 30))
+    assert answering(seen, "openai", trouble(seen, [Kind.OUTAGE]), {}) == (False, "30 times 500", 39)
+
+
+@pytest.mark.parametrize(
+    ("rows", "hang"),
+    [
+        ([("openai", "timeout", 19), ("openai", "ok", 1), ("anthropic", "ok", 9)], {"openai"}),
+        ([("openai", "timeout", 19), ("anthropic", "timeout", 6), ("anthropic", "ok", 9)], {"openai"}),
+        ([("openai", "timeout", 19), ("openai", "ok", 9), ("anthropic", "ok", 9)], set()),  # these are slow
+        ([("openai", "timeout", 19), ("anthropic", "timeout", 9)], set()),  # so is our own way to all of them
+        ([("openai", "timeout", 19)], {"openai"}),
+        ([("openai", "timeout", 4), ("anthropic", "ok", 9)], set()),
+    ],
+)
+def test_what_times_out_at_one_provider_only_hangs_there(rows: list[tuple[str, str, int]], hang: set[str]) -> None:
+    seen = requests(*rows)
+    hung = hanging(seen)
+    assert set(hung) == hang
+    answer, said, _ = answering(seen, "openai", {}, hung)
+    if hang:
+        assert answer is None
+        assert said.startswith("nearly all time out")

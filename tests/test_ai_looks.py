@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import Opskit, answers, events, stronger
@@ -141,3 +142,32 @@ def test_models_of_which_nobody_knows_whose_they_are_are_a_question_and_never_a_
     assert f"ai_models whose {model} is" in found["because"]
     assert archive.summary(folder)["causes"] == causes
     assert not (folder / "plan.json").exists() or not plan.load(folder / "plan.json").actions
+
+
+FEWEST = """delete from ai_requests where left(selected_model, 3) = 'gpt' and id not in (
+    select id from ai_requests where left(selected_model, 3) = 'gpt' order by created_at desc limit 4)"""
+FAIL = "update ai_requests set status = 'failed', error = '{}' where left(selected_model, 3) = 'gpt'"
+HANGS = FAIL.format("Request timed out.")
+NO_LIST = {"service": "openai", "route": "/v1/models", "status": 503, "from": "now"}
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    ("more", "causes", "in_time", "because"),
+    [
+        ({"sql": [FEWEST, FAIL.format("529 Overloaded")]}, ["unknown"], "yes", "none succeeded, 4 times 529"),
+        ({"sql": [HANGS]}, ["unknown"], "unknown", "nearly all time out"),
+        ({"sql": [HANGS], "faults": [NO_LIST]}, ["openai-outage"], "unknown", "no list of models"),
+    ],
+    ids=["too few", "hangs", "hangs and is away"],
+)
+def test_a_provider_of_which_nothing_comes_back_is_not_called_well_and_never_ours_to_speed_up(
+    firm: Sandbox, tmp_path: Path, more: dict[str, Any], causes: list[str], in_time: str, because: str
+) -> None:
+    firm.break_with(stronger("ai-healthy", tmp_path, **more))
+    folder, _ = again(firm)
+    found = answers(folder)
+    assert archive.summary(folder)["causes"] == causes
+    assert found["openai-answers"]["answer"] == ("no" if causes == ["openai-outage"] else "unknown")
+    assert because in found["openai-answers"]["because"]
+    assert found["requests-end-in-time"]["answer"] == in_time

@@ -59,7 +59,9 @@ WORDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     (
         Kind.LENGTH,
         re.compile(
-            r"context[_ ]length|maximum context|prompt is too long|too many tokens|50,?000 char|50k", re.IGNORECASE
+            r"context[_ ]length|maximum context|(prompt|input|text|messages?|is|are)[_ ]too[_ ]long|too many tokens"
+            r"|exceeds? .{0,40}(length|characters)|above_max_length|longer than \d+ char|50,?000 char|50k",
+            re.IGNORECASE,
         ),
     ),
     (
@@ -77,15 +79,17 @@ WORDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
         Kind.MODEL,
         re.compile(
             r"model_not_found|not_found_error|model not exist|(unsupported|unknown)[_ ](parameter|value|model)"
-            r"|invalid model|unrecognized request argument|extra inputs are not permitted",
+            r"|invalid model|invalid max_tokens|unrecognized request argument|extra inputs are not permitted",
             re.IGNORECASE,
         ),
     ),
-    (Kind.OUTAGE, re.compile(r"overloaded", re.IGNORECASE)),
-    (Kind.TIMEOUT, re.compile(r"timed? ?out|timeout_error|ETIMEDOUT", re.IGNORECASE)),
+    # A 5xx of theirs is their failure also where it speaks of time: a function of ours that is killed leaves no row.
+    (Kind.OUTAGE, re.compile(r"overloaded|^\s*(HTTP )?5\d\d\b", re.IGNORECASE)),
+    (Kind.CONNECTION, re.compile(r"ETIMEDOUT|connect(ion)?[_ ]time(d[_ ]?)?[_ ]?out", re.IGNORECASE)),
+    (Kind.TIMEOUT, re.compile(r"timed? ?out|timeout_error", re.IGNORECASE)),
     (Kind.CONNECTION, re.compile(r"connection error|ECONN|fetch failed|socket hang up", re.IGNORECASE)),
 )
-# 400 is not here: its words say what it is, and one that says nothing of a model is not mended by another model's id.
+# 400 and 422 are not here: their words say what it is, and a text that is refused is not mended by another model's id.
 STATUSES = {
     401: Kind.KEY,
     402: Kind.MONEY,
@@ -93,9 +97,7 @@ STATUSES = {
     404: Kind.MODEL,
     408: Kind.TIMEOUT,
     413: Kind.LENGTH,
-    422: Kind.LENGTH,
     429: Kind.PACE,
-    504: Kind.TIMEOUT,
 }
 
 
@@ -169,6 +171,36 @@ def trouble(
         if hit.requests.sum() >= max(least, share * rows.requests.sum()):
             found[str(name)] = hit
     return found
+
+
+def hanging(requests: pd.DataFrame, nearly: float = 0.9) -> dict[str, pd.DataFrame]:
+    """provider -> its rows that timed out, where nearly all that it was asked did, and not so at all others.
+
+    That is no function of ours with too little time. Where all hang, and there are several, it is: nobody is named.
+    """
+    asked = requests[requests.kind != Kind.OURS].groupby("provider")["requests"].sum()
+    late = trouble(requests, [Kind.TIMEOUT])
+    found = {name: rows for name, rows in late.items() if rows.requests.sum() >= nearly * asked[name]}
+    return {} if len(found) == len(asked) > 1 else found
+
+
+def answering(
+    requests: pd.DataFrame, provider: str, down: Mapping[str, pd.DataFrame], hung: Mapping[str, pd.DataFrame]
+) -> tuple[bool | None, str, int]:
+    """Whether a provider answers, what says so, and how many requests reached it or tried to.
+
+    It does where a request succeeded. Where some failed and none did, they are too few, or of too few people, for an
+    outage, and nothing shows that it answers. Our own limit asked nobody.
+    """
+    asked = requests[(requests.provider == provider) & (requests.kind != Kind.OURS)]
+    count, failed = int(asked.requests.sum()), asked[asked.kind != "ok"]
+    if provider in down:
+        return False, told(down[provider]), count
+    if provider in hung:
+        return None, f"nearly all time out, and not so at the others: {told(hung[provider])}", count
+    if len(failed) < len(asked):
+        return True, "requests succeed", count
+    return None, f"none succeeded, {told(failed)}" if count else "not asked", count
 
 
 def ever_since(troubled: Mapping[str, pd.DataFrame], requests: pd.DataFrame) -> dict[str, pd.DataFrame]:
