@@ -182,6 +182,32 @@ def test_what_was_cut_off_is_stored_as_far_as_it_came(
     assert (rows[WORKING]["status"], rows[WORKING]["result"]) == ("failed", None)
 
 
+def test_what_finished_without_a_text_is_written_down_and_never_tried_again(
+    firm: Sandbox, company: Services, kept: Kept, tmp_path: Path
+) -> None:
+    (tmp_path / "stuck-tasks.yaml").write_text(SCENARIO)
+    firm.break_with(tmp_path / "stuck-tasks.yaml")
+    refusal = {"type": "message", "content": [{"type": "refusal", "refusal": "I cannot help with that."}]}
+    blank = {"type": "message", "content": [{"type": "output_text", "text": " \n"}]}
+    for key, output in (
+        ("resp_cut", refusal),
+        ("resp_gone", {"type": "function_call", "name": "look_up", "arguments": "{}"}),
+        ("resp_working", {"type": "reasoning", "summary": []}),
+        ("resp_young", blank),
+    ):
+        kept[key] = {**FINISHED, "output": [output]}
+    kept["resp_finished"] = FINISHED
+    stuck = look(company)
+    assert stuck.index[stuck.usable].to_list() == [FINISHED_ONE]
+    planned = [a for a in settled(company, stuck) if a.arguments["task"] not in (ORPHAN, FINISHED_ONE)]
+    assert {action.name for action in planned} == {"tasks.finish"}
+    assert set(carried_out(company, planned, tmp_path / "journal.jsonl").values()) == {Result.DONE}
+    rows = {task: company.database.rows(ROW, task=task)[0] for task in (CUT, GONE, WORKING, YOUNG)}
+    assert {(row["status"], row["result"]) for row in rows.values()} == {("failed", None)}
+    assert rows[CUT]["error"] == "completed: refused by the model"
+    assert {rows[task]["error"] for task in (GONE, WORKING, YOUNG)} == {"completed: no text"}
+
+
 RECENT = "('00000000-0000-4000-8000-000000000007', 'running', 'resp_young', interval '3 minutes')"
 DAYS_AGO = "('00000000-0000-4000-8000-000000000008', 'running', 'resp_ancient', interval '30 hours')"
 MALFORMED = """('00000000-0000-4000-8000-000000000008', 'running', '', interval '20 minutes'),

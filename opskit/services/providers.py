@@ -81,7 +81,7 @@ class Providers:
         return True, "answers"
 
     def response(self, key: str) -> dict[str, Any]:
-        """A background response at OpenAI: status, text, model, reason.
+        """A background response at OpenAI: status, text, model, reason (also why a finished one has no text).
 
         `expired` where it answers 404: the ten minutes are over, or our key is another project's.
         """
@@ -146,13 +146,11 @@ class Face:
 
     def response(self, key: str) -> dict[str, Any]:
         found = self.http.read(f"/v1/responses/{key}").body
-        text = "".join(
-            part.get("text", "")
-            for item in found.get("output") or []
-            if item["type"] == "message"
-            for part in item["content"]
-        )
+        parts = [p for item in found.get("output") or [] if item["type"] == "message" for p in item["content"]]
+        text = "".join(part.get("text", "") for part in parts)
         reason = (found.get("incomplete_details") or {}).get("reason") or (found.get("error") or {}).get("message")
+        if found["status"] == "completed" and not text.strip():  # it refused, only reasoned, or only called a function
+            reason = "refused by the model" if any(part.get("type") == "refusal" for part in parts) else "no text"
         return {"status": found["status"], "text": text or None, "model": found.get("model"), "reason": reason}
 
     def balance(self) -> dict[str, Any]:

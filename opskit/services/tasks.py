@@ -132,7 +132,7 @@ class Tasks:
         return self.database.read(STUCK)
 
     def at_provider(self, stuck: pd.DataFrame) -> pd.DataFrame:
-        """The same, with what the provider says of each that has an id there: state, reason.
+        """The same, with what the provider says of each that has an id there: state, reason, usable (there is a text).
 
         `expired` only where that is certain: whoever asks with the key of another project is told the same.
         """
@@ -143,7 +143,11 @@ class Tasks:
         if any(gone) and not (any(map(is_seen, said)) or self._sees_others(stuck.response)):
             least = OLD
         said = [DOUBT if lost and age <= least else one for one, lost, age in zip(said, gone, ages, strict=True)]
-        return stuck.assign(state=[str(s["status"]) for s in said], reason=[s["reason"] or "" for s in said])
+        return stuck.assign(
+            state=[str(s["status"]) for s in said],
+            reason=[s["reason"] or "" for s in said],
+            usable=[is_usable(s) for s in said],
+        )
 
     def _said(self, response: Any) -> dict[str, Any]:
         if not isinstance(response, str):
@@ -181,15 +185,15 @@ class Tasks:
     def settle(self, task: str, state: str, reason: str | None, response: str | None) -> Action | None:
         """What is to be done about a stuck task, by what its provider says. None: it works on it, or it is unclear."""
         before = self.state(task)
-        if state == "completed":
-            return StoreResult().plan({"task": task, "response": response}, before, what="finished")
-        if state == "incomplete" and response:
+        if state in ("completed", "incomplete") and response:
             said = self.providers.response(response)
             if is_usable(said):
-                return StoreResult().plan({"task": task, "response": response}, before, what="cut off")
+                what = "finished" if said["status"] == "completed" else "cut off"
+                return StoreResult().plan({"task": task, "response": response}, before, what=what)
             if said["status"] != state:  # a fault, or it has just expired: the next look tells
                 return None
-        if state in ("failed", "incomplete", "cancelled"):
+            reason = said["reason"]
+        if state in ("completed", "failed", "incomplete", "cancelled"):
             return Finish().plan({"task": task, "error": f"{state}: {reason}" if reason else state}, before)
         if state == EXPIRED:
             return Expire().plan({"task": task, "response": response}, before)
@@ -204,7 +208,7 @@ def is_seen(said: Mapping[str, Any]) -> bool:
 def is_usable(said: Mapping[str, Any]) -> bool:
     """Whether a response holds text to be stored: all of it, or what there was when its length was used up."""
     ended = said["status"] == "completed" or (said["status"], said["reason"]) == ("incomplete", "max_output_tokens")
-    return ended and bool(said["text"])
+    return ended and bool((said["text"] or "").strip())
 
 
 def usage_id(task: str) -> str:
