@@ -171,3 +171,19 @@ def test_a_provider_of_which_nothing_comes_back_is_not_called_well_and_never_our
     assert found["openai-answers"]["answer"] == ("no" if causes == ["openai-outage"] else "unknown")
     assert because in found["openai-answers"]["because"]
     assert found["requests-end-in-time"]["answer"] == in_time
+
+
+@pytest.mark.deep
+def test_a_counter_whose_reset_nobody_wrote_down_is_a_question_and_not_set_to_nothing(
+    firm: Sandbox, tmp_path: Path
+) -> None:
+    undated = """update user_profiles set subscription_current_period_start = null, ai_words_reset_date = null,
+        ai_words_used_this_month = 5000 where id = (select min(id::text)::uuid from user_profiles)"""
+    firm.break_with(stronger("ai-healthy", tmp_path, sql=[undated]))
+    folder, outcome = again(firm)
+    found = answers(folder)["quotas-right"]
+    assert outcome is Outcome.UNKNOWN
+    assert (found["answer"], found["because"]) == (
+        "unknown",
+        "0 differ; of 1 nobody can tell since when words count",
+    )

@@ -34,14 +34,18 @@ OWNERS = """
 WHOLE = "select * from user_profiles where id = %(profile)s"
 # Words written since the counter was last rightly reset: when the paid period began. A free user's is reset monthly,
 # and who has not paid for a new period has not been reset for it.
-LEDGER = """
-    select p.id::text as profile, p.subscription_tier as tier, p.ai_words_used_this_month as counter,
-           coalesce(sum(u.words_generated), 0)::int as ledger
-    from user_profiles p
-    left join ai_usage u on u.user_id = p.id and u.created_at >=
-      case when p.subscription_status in ('active', 'trialing')
-           then coalesce(p.subscription_current_period_start, p.ai_words_reset_date) else p.ai_words_reset_date end
+RESET = """
+    case when p.subscription_status in ('active', 'trialing')
+         then coalesce(p.subscription_current_period_start, p.ai_words_reset_date) else p.ai_words_reset_date end
 """
+# Where nobody wrote down when that was, or it has yet to come, a ledger of nothing says nothing: it is `unsure`.
+LEDGER = f"""
+    select p.id::text as profile, p.subscription_tier as tier, p.ai_words_used_this_month as counter,
+           coalesce(sum(u.words_generated), 0)::int as ledger, {RESET} as since,
+           coalesce({RESET} > now(), true) as unsure
+    from user_profiles p
+    left join ai_usage u on u.user_id = p.id and u.created_at >= {RESET}
+"""  # noqa: S608  # our own
 WORDS = f"{LEDGER} where p.id = %(profile)s group by p.id"
 MISCOUNTED = f"""
     select * from ({LEDGER} group by p.id) as counted where counter <> ledger order by abs(counter - ledger) desc
@@ -101,14 +105,21 @@ class Profiles:
         return {"profile": now, "due": due, "differ": billing.differences(now, due)}
 
     def words(self, profile: str) -> dict[str, Any]:
-        """A profile's word counter, and what its ledger says it should be."""
+        """A profile's word counter, and what its ledger says it should be.
+
+        Raises CannotTell where they differ and nobody knows since when the words count.
+        """
         rows = self.database.rows(WORDS, profile=profile)
         if not rows:
             raise CannotTell(f"database: profile {profile} does not exist.")
-        return {"counter": rows[0]["counter"], "ledger": rows[0]["ledger"]}
+        found = {"counter": rows[0]["counter"], "ledger": rows[0]["ledger"]}
+        if rows[0]["unsure"] and found["counter"] != found["ledger"]:
+            raise CannotTell(f"database: profile {profile} does not say since when its words count.")
+        return found
 
     def miscounted(self) -> pd.DataFrame:
-        """Profiles whose word counter differs from its ledger, the most wrong first: profile, tier, counter, ledger."""
+        """Profiles whose word counter differs from its ledger, the most wrong first: profile, tier, counter, ledger,
+        since (from when the ledger is read), unsure (nobody wrote that down, or it has yet to come)."""
         return self.database.read(MISCOUNTED)
 
     # What a plan may ask for. Each of these only describes; nothing happens.
