@@ -191,8 +191,8 @@ def test_what_was_written_on_after_the_loss_is_for_the_author_to_decide(
 
 
 ADD_CHAPTERS = """
-    update documents set content = content || '{"structure": [{"id": "1", "title": "The newest chapter"}]}'
-    where id = %s
+    update documents set content = jsonb_set(content, '{structure}', (content -> 'structure') ||
+      '{"id": "1", "title": "The newest chapter"}'::jsonb) where id = %s
 """
 
 
@@ -234,6 +234,53 @@ def test_text_in_chapters_counts_as_text(
     found = losses(services).set_index("document")
     assert found.sign[document] == sign
     assert found.words_lost[document] == 200
+
+
+KEPT = """
+    insert into document_snapshots (document_id, user_id, autosave_hash, payload, created_at)
+    select id, user_id, '', '{"html": "<p>the newest text</p>"}', now() - %s::interval from documents where id = %s
+"""
+SLOW_CLOCK = "select set_config('sandbox.now', (now() - %s::interval)::text, true)"
+SAVED_BY_HAND = """
+    insert into document_versions (document_id, user_id, version_number, title, content)
+    select id, user_id, 100000, title, content from documents where id = %s
+"""
+
+
+def some_document(services: Services, n: int) -> str:
+    """One that nobody wrote in lately, whose text a version holds."""
+    query = """
+        select d.id::text from documents d where not is_folder and d.content ->> 'html' <> ''
+          and d.updated_at < now() - interval '1 day' and exists (
+            select from document_versions v where v.document_id = d.id and v.content = d.content)
+        order by d.id offset %(n)s limit 1"""
+    return str(services.database.rows(query, n=n)[0]["id"])
+
+
+def at_risk(services: Services, document: str) -> Any:
+    found = services.documents.at_risk(SINCE)
+    return next(iter(found[found.document == document].itertuples()), None)
+
+
+def test_a_new_title_does_not_hide_a_text_that_never_was_stored(firm: Sandbox, services: Services) -> None:
+    document = some_document(services, 0)
+    write(services, KEPT, "20 minutes", document)
+    write(services, "update documents set word_count = word_count where id = %s", document)  # as a new title would
+    found = at_risk(services, document)
+    assert (found.sign, found.dated, found.touched) == ("never-stored", True, True)
+
+
+def test_a_browsers_slow_clock_makes_no_loss_of_what_was_saved_by_hand(firm: Sandbox, services: Services) -> None:
+    document = some_document(services, 0)
+    long = stored(services, document)
+    write(services, KEPT, "5 minutes", document)
+    with services.database.transaction() as cursor:
+        cursor.execute(SLOW_CLOCK, ["10 minutes"])
+        cursor.execute(WRITE_ON, [long + "<p>saved by hand</p>", document])
+    write(services, SAVED_BY_HAND, document)  # the server's own clock
+    assert at_risk(services, document) is None
+    write(services, "delete from document_versions where document_id = %s", document)
+    assert not at_risk(services, document).dated  # no copy holds it: older or newer, nobody knows
 
 
 LATER = """

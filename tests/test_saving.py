@@ -65,7 +65,7 @@ def test_whose_policy_denies_is_named_and_nothing_is_invented() -> None:
 
 def risk(**changes: Any) -> dict[str, Any]:
     usual = {"document": "d1", "user_id": "u1", "sign": "shrunk", "lost_at": LOST, "last_attempt": LOST}
-    usual |= {"written_on": False, "words_only_stored": 0, "own_structure": False}
+    usual |= {"written_on": False, "words_only_stored": 0, "own_structure": False, "dated": True, "touched": False}
     return {**usual, **changes}
 
 
@@ -102,6 +102,9 @@ FAILED = line(status=500, operation="autosave:update_document", code="42P01")
         (risk(sign="never-stored"), [line(), line(status=409, at=LATER)], "answered 200, and no row was changed"),
         (risk(sign="never-stored"), [line(at=EARLIER)], ""),  # the save before; of this one we know nothing
         (risk(sign="jumped-back"), [line()], ""),
+        (risk(sign="never-stored", dated=False), [FAILED], ""),  # what is stored may be newer
+        (risk(sign="never-stored", touched=True), [FAILED], "the update failed with 42P01"),
+        (risk(sign="never-stored", touched=True), [line()], ""),  # stored, and then written over, for all we know
     ],
 )
 def test_only_a_line_of_the_log_explains_a_loss(row: dict[str, Any], lines: list[dict[str, Any]], said: str) -> None:
@@ -123,6 +126,7 @@ def test_no_loss_needs_no_explanation() -> None:
         (risk(because="the update failed with 42P01", sign="never-stored"), True),
         (risk(because="the update failed with 57014", sign="never-stored"), False),
         (risk(because="anything", sign="jumped-back"), False),
+        (risk(because="the update failed with 42P01", sign="never-stored", touched=True), False),
         (risk(because="the sanitiser failed", written_on=True, words_only_stored=300), False),
         (risk(because="the sanitiser failed", own_structure=True), False),  # chapters that only the document has
         (risk(because="the sanitiser failed", written_on=True), True),  # it has no word that the copy has not

@@ -30,13 +30,15 @@ MOST = 5000  # documents that one search reports; how many there are is told in 
 # from one copy to the next more than half was gone, and is still; `jumped-back`, it goes on from an older copy as if
 # the texts saved after that had never been. For each the copy from before the loss, and since when it is lost; and
 # `written_on`, whether what is stored is no longer what the loss had left, and `own_structure`, whether chapters or
-# anchors stand in it that would be gone with it.
+# anchors stand in it that would be gone with it. When a text was stored, `updated_at` does not tell: a new title moves
+# it, and a browser's slow clock may have set it. The newest copy of that very text does; without one we cannot know,
+# and doubt (not `dated`). `touched`: the row was written after that copy, and no copy shows what.
 PLAIN = "btrim(regexp_replace(regexp_replace(coalesce(b.body ->> 'html', ''), '<[^>]*>', ' ', 'g'), '\\s+', ' ', 'g'))"
 # Compared is what the app's own hash covers, as in `texts.same`; `rest` is the part of it that no reader of text sees.
-STRUCTURE = "coalesce(nullif(b ->> 'structure', '[]'), '')"
-REST = f"concat({STRUCTURE}, nullif(b #>> '{{metadata,anchors}}', '[]'))"
-SEEN = f"""md5(concat(b ->> 'html', chr(10), {REST})) as text, {REST} as rest,
-           length(coalesce(b ->> 'html', '')) as size, length({STRUCTURE}) as chapters"""
+PARTS = """coalesce(b ->> 'html', '') as html, coalesce(nullif(b ->> 'structure', '[]'), '') as structure,
+           coalesce(nullif(b #>> '{metadata,anchors}', '[]'), '') as anchors"""
+SEEN = """md5(concat(html, chr(10), structure, anchors)) as text, length(html) as size, length(structure) as chapters,
+         nullif(md5(concat(structure, anchors)), md5('')) as rest"""
 ACTIVE = """
 with active as (
   select document_id as id from document_snapshots where created_at >= %(since)s
@@ -47,10 +49,12 @@ with active as (
 SEARCH = (
     """
 {active}), stored as materialized (
-  select d.id, d.updated_at, {seen}
-  from active join documents d using (id), lateral (select d.content as b) b where not d.is_folder
+  select id, created_at, updated_at, {seen}
+  from (select d.id, d.created_at, d.updated_at, {parts}
+        from active join documents d using (id), lateral (select d.content as b) body where not d.is_folder
+        offset 0) once  -- long texts are unpacked no more often than they are named
 ), kept as materialized (
-  select d.id, c.copy, c.kind, c.at, {seen} from stored d cross join lateral (
+  select id, copy, kind, at, {seen} from (select d.id, c.copy, c.kind, c.at, {parts} from stored d cross join lateral (
     (select s.id as copy, 'snapshot' as kind, s.created_at as at, s.payload as b
      from document_snapshots s where s.document_id = d.id and s.created_at >= %(since)s
      order by s.created_at desc limit %(copies)s)
@@ -66,15 +70,21 @@ SEARCH = (
      where v.created_at >= %(since)s or v.older <= %(before)s)
     union all
     (select b.id, 'branch', b.created_at, b.content from document_branches b where b.document_id = d.id and b.is_main)
-  ) c
+  ) c offset 0) once
+), dated as materialized (
+  select d.*, coalesce(same.at, d.updated_at) as written_at, greatest(same.at, d.updated_at) as moved_at,
+         same.at is not null or d.updated_at <= d.created_at as dated
+  from stored d left join (
+    select k.id, max(k.at) as at from kept k join stored s on s.id = k.id and s.text = k.text group by 1
+  ) same using (id)
 ), stepwise as (
   select k.*, lead(size) over w as next_size, lead(size + chapters) over w as next_whole, lead(at) over w as next_at,
          lead(text) over w as next_text, lead(rest) over w as next_rest
   from kept k window w as (partition by id order by at, (kind = 'version'))
 ), dropped as materialized (
-  select s.id, s.updated_at, s.size, {plain} as plain
-  from stored s join documents d using (id), lateral (select d.content as body) b
-  where exists (select from kept n where n.id = s.id and n.size > s.size and n.at < s.updated_at)
+  select s.id, s.moved_at, s.size, {plain} as plain
+  from dated s join documents d using (id), lateral (select d.content as body) b
+  where exists (select from kept n where n.id = s.id and n.size > s.size and n.at < s.moved_at)
 ), texts as materialized (  -- each text once: several copies hold it
   select d.id, c.text, {plain} as plain
   from dropped d join (select distinct on (id, text) * from kept where kind <> 'branch') c on c.id = d.id
@@ -93,17 +103,19 @@ SEARCH = (
 ), signs as (
   select * from (
     select distinct on (d.id) d.id, 'never-stored' as sign, k.copy, k.kind, k.at, k.at as lost_at,
-           k.size + k.chapters as size, k.text, null as left_with, false as own_structure
-    from stored d join kept k on k.id = d.id and k.kind = 'snapshot' order by d.id, k.at desc
+           k.size + k.chapters as size, k.text, null as left_with, false as own_structure, d.dated,
+           d.updated_at > k.at + interval '5 seconds' as touched
+    from dated d join kept k on k.id = d.id and k.kind = 'snapshot' order by d.id, k.at desc
   ) newest where exists (
-    select from stored d where d.id = newest.id and newest.at > d.updated_at + interval '5 seconds'
-      and newest.text is distinct from d.text)
+    select from dated d where d.id = newest.id and newest.text <> d.text
+      and (newest.at > d.written_at + interval '5 seconds' or not d.dated))
   union all
   select * from (
-    select distinct on (d.id) d.id, 'shrunk', s.copy, s.kind, s.at, coalesce(s.next_at, d.updated_at),
+    select distinct on (d.id) d.id, 'shrunk', s.copy, s.kind, s.at, coalesce(s.next_at, d.moved_at),
            s.size + s.chapters, s.text, coalesce(s.next_text, ''),
-           d.rest <> s.rest and (d.rest <> '' or d.rest is distinct from s.next_rest)
-    from stored d join stepwise s on s.id = d.id
+           d.rest is distinct from s.rest and (d.rest is not null or s.next_text is null or s.next_rest is not null),
+           true, false
+    from dated d join stepwise s on s.id = d.id
     where s.size > 200 and d.size < s.size * 0.5 and coalesce(s.next_size, d.size) < s.size * 0.5
       or s.size + s.chapters > 200 and d.size + d.chapters < (s.size + s.chapters) * 0.5
       and coalesce(s.next_whole, d.size + d.chapters) < (s.size + s.chapters) * 0.5
@@ -112,12 +124,12 @@ SEARCH = (
   union all
   select * from (
     select distinct on (d.id)
-           d.id, 'jumped-back', newer.copy, newer.kind, newer.at, d.updated_at, newer.size, newer.mark, null,
-           false
+           d.id, 'jumped-back', newer.copy, newer.kind, newer.at, d.moved_at, newer.size, newer.mark, null,
+           false, true, false
     from dropped d
     join read older on older.id = d.id and older.turns and not older.nothing
     join last on last.id = d.id
-    join read newer on newer.id = d.id and newer.mark = last.mark and newer.at > older.at and newer.at < d.updated_at
+    join read newer on newer.id = d.id and newer.mark = last.mark and newer.at > older.at and newer.at < d.moved_at
       and newer.size > d.size and (older.stored or not newer.after)
     where 3 <= (select count(distinct r.mark) from read r
                 where r.id = d.id and r.at > older.at and r.at <= newer.at and not r.before)
@@ -135,7 +147,8 @@ SEARCH = (
 )
 select d.id::text as document, d.user_id::text as user_id, c.sign, c.kind, c.copy::text as copy, c.at as copied_at,
        c.lost_at, s.size + s.chapters as stored_length, c.size as copy_length,
-       coalesce(c.left_with <> s.text, false) as written_on, c.own_structure,
+       coalesce(c.left_with <> s.text, false) as written_on, c.own_structure, c.dated,
+       c.touched,
        d.updated_at, count(*) over () as found,
        greatest(d.updated_at, c.lost_at, a.at,
                 (select max(created_at) from document_snapshots s where s.document_id = d.id),
@@ -146,6 +159,7 @@ order by c.lost_at, d.id limit %(most)s
 """.replace("{active}", ACTIVE.strip("\n"))
     .replace("{plain}", PLAIN)
     .replace("{seen}", SEEN)
+    .replace("{parts}", PARTS)
 )
 # Documents with more copies since a moment than one search reads of each: what came before those is out of its sight.
 NOT_READ_WHOLE = f"""{ACTIVE})
@@ -168,6 +182,8 @@ COLUMNS = (
     "copy_length",
     "written_on",
     "own_structure",
+    "dated",
+    "touched",
     "updated_at",
     "found",
     "last_attempt",

@@ -139,13 +139,14 @@ def _because(row: Mapping[Hashable, Any], lines: pd.DataFrame) -> str:
     near = lines[(lines["at"] >= lost - NEAR) & (lines["at"] <= lost + NEAR)]
     if row["sign"] == "shrunk" and (near.operation == "sanitize:html").any():
         return "the sanitiser failed"
-    return _unstored(near, lost) if row["sign"] == "never-stored" else ""
+    return _unstored(near, lost, row["touched"]) if row["sign"] == "never-stored" and row["dated"] else ""
 
 
-def _unstored(near: pd.DataFrame, kept: pd.Timestamp) -> str:
+def _unstored(near: pd.DataFrame, kept: pd.Timestamp, touched: bool) -> str:
     """Why a text reached its snapshot at `kept`, and no further: the last answer that was no refusal decides.
 
-    Saves are seconds apart: an answer of 200 may be the one before, and proves nothing beside a save that failed.
+    Saves are seconds apart: an answer of 200 may be the one before, and proves nothing beside a save that failed. Nor
+    does it where the document was `touched` later: it may have been stored, and written over by an older text.
     """
     answers = near[(near["at"] >= kept - SLACK) & ~near.status.between(400, 499)].sort_values("at", kind="stable")
     if answers.empty:
@@ -155,7 +156,8 @@ def _unstored(near: pd.DataFrame, kept: pd.Timestamp) -> str:
         return f"the update failed with {last.code}"
     if last.status >= 500 and pd.isna(last.operation):
         return CUT_OFF
-    return "answered 200, and no row was changed" if last.status == 200 and not (near.status >= 500).any() else ""
+    changed_none = last.status == 200 and not touched and not (near.status >= 500).any()
+    return "answered 200, and no row was changed" if changed_none else ""
 
 
 def held_up(losses: pd.DataFrame) -> pd.Series:
@@ -189,10 +191,11 @@ def two_texts(losses: pd.DataFrame) -> pd.Series:
     """Which documents hold a text of their own beside the copy: only their authors know which they want.
 
     An old text was saved over a newer one, or they were written on after the loss, and going back would lose that:
-    words, or chapters and anchors, for a copy's whole body replaces the document's.
+    words, or chapters and anchors, for a copy's whole body replaces the document's. Or they were touched after a text
+    that never was stored, and nobody can say with what.
     """
     newer = losses.own_structure | (losses.written_on & (losses.words_only_stored > 0))
-    return (losses.sign == "jumped-back") | newer
+    return (losses.sign == "jumped-back") | losses.touched | newer
 
 
 def mail(kind: str, documents: list[tuple[str, datetime]]) -> str:
