@@ -139,6 +139,20 @@ def test_what_supabase_lets_its_owner_do_is_not_held_against_a_file(
     assert list(tried.verdict) == [verdict] * len(texts), tried
 
 
+def test_a_file_is_not_blamed_for_what_could_not_be_rehearsed_before_it(target: Database, tmp_path: Path) -> None:
+    found = rehearse(
+        target,
+        tmp_path,
+        "create table held (token uuid references auth.refresh_tokens (id));\n"
+        "alter table documents add column held uuid references held (id);",
+        "create index on public.held (token);\ncreate table kept (id int);",
+        "update documents set held = null where false;",
+        "alter table kept add column more int;",
+        "select * from holding;",
+    )
+    assert list(found.tried.verdict) == ["could not rehearse"] * 3 + ["passes", "fails"], found.tried
+
+
 def test_what_works_of_a_failing_file_is_there_as_it_would_be(target: Database, tmp_path: Path) -> None:
     """Also what the owner does as somebody else."""
     found = rehearse(

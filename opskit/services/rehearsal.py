@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,11 @@ from pglast.visitors import Visitor
 from opskit import actions
 from opskit.database import Database, Session
 from opskit.errors import CannotTell, ServiceError
-from opskit.services import access, catalog, checkpoints, owners, scratch
+from opskit.services import access, catalog, checkpoints, owners, scratch, things
 from opskit.services.catalog import Catalog, Shape
 from opskit.services.checkpoints import Checkpoints, chain
 from opskit.services.statements import File, Statement, split
+from opskit.services.things import Thing
 
 SCRATCH = "rehearsal"
 STANDINS = Path(__file__).with_name("standins.sql")
@@ -104,6 +105,7 @@ class Facts:
     locks: list[list[Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lacking: bool = False  # an extension is missing here
+    unmade: list[list[str]] = field(default_factory=list)  # things of files that could not be rehearsed
 
 
 class Stage:
@@ -407,13 +409,23 @@ def _try(stage: Stage, file: File) -> bool:
         lacks = _lacks(error, node)
         blind = lacks or _is_platforms(error, node) or (facts.lacking and error.sqlstate in FOLLOWS)
         blind = blind or (error.sqlstate == "0A000" and NO_VALUE.search(error.message) is not None)
+        blind = blind or _is_unmade(error, facts)
         said = error.message.removeprefix("database: ")
         place = (at.line, at.head) if at else (0, "")
         verdict = "could not rehearse" if blind else "fails"
         spent = round(time.monotonic() - started, 2)
         tried.append([name, verdict, *place, error.sqlstate or "", said, spent])
         facts.lacking = facts.lacking or lacks
+        if blind and at:
+            missing = [one for later in file.statements[at.number - 1 :] for one in things.made(later)]
+            facts.unmade = [*facts.unmade, *(list(astuple(one)) for one in missing)]
         return False
+
+
+def _is_unmade(error: ServiceError, facts: Facts) -> bool:
+    """Whether it misses what an earlier file would have made, had it been rehearsed."""
+    asked = things.asked_for(error.message) if error.sqlstate in (*ABSENT, "42703") else None
+    return asked is not None and any(asked.fits(Thing(*one)) for one in facts.unmade)
 
 
 def _first_taken(locks: pd.DataFrame) -> pd.DataFrame:
