@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pglast import ast, enums
-from pglast.visitors import Visitor
 
 from opskit import actions
 from opskit.database import Database, Session
 from opskit.errors import CannotTell, ServiceError
-from opskit.services import access, catalog, checkpoints, owners, scratch, things
+from opskit.services import access, catalog, checkpoints, excuses, owners, scratch, things
 from opskit.services.catalog import Catalog, Shape
 from opskit.services.checkpoints import Checkpoints, chain
 from opskit.services.statements import File, Statement, split
@@ -52,21 +50,6 @@ MODES = (  # weakest first
 )  # fmt: skip
 BLOCKING = MODES[MODES.index("ShareUpdateExclusiveLock") :]  # those that somebody's save, or read, may have to wait for
 SPOKEN = {mode: re.sub(r"(?<=[a-z])(?=[A-Z])", " ", mode.removesuffix("Lock")).upper() for mode in MODES}  # as SQL does
-UNAVAILABLE = ("0A000", "58P01")  # an extension that this server does not have; but much else is not supported, too
-NO_EXTENSION = re.compile(r'extension "[^"]*" is not available|could not open extension control file')
-NO_VALUE = re.compile("a value of type internal")  # of what stands in for an extension
-FOLLOWS = ("42704", "42883", "3F000")  # what is missing where an extension is
-UNCOPIED = ("42704", "42710")  # what the team has on the platform's tables is not there, or twice
-# What is the platform's: the stand-ins are not all of it, and what Supabase lets its owner do is not in the catalogue.
-ABSENT = ("42P01", "42704", "42883", "3F000")
-REFUSED = "42501"
-_ITS = "|".join(catalog.PLATFORM)
-NAMES_IT = re.compile(rf'schema "?({_ITS})\b|(relation|type) "({_ITS})\.|function ({_ITS})\.|to create extension')
-LENT = (
-    ast.AlterEventTrigStmt, ast.AlterPublicationStmt, ast.AlterRoleSetStmt, ast.CreateEventTrigStmt, ast.CreateFdwStmt,
-    ast.CreatePublicationStmt,
-)  # fmt: skip
-REFUSED_THERE = (ast.AlterTableStmt, ast.IndexStmt)  # to whoever does not own the table, and that is the platform
 DUPLICATE = ("42P07", "42701", "42710", "42723", "42P06")
 VERDICTS = ("passes", "fails", "could not rehearse")
 TRIED = ["file", "verdict", "line", "statement", "sqlstate", "message", "seconds"]
@@ -161,7 +144,7 @@ class Stage:
                 self.session.execute(statement.text)
             except ServiceError as error:
                 if not _harmless(error):
-                    self.facts.lacking = self.facts.lacking or _lacks(error, statement.node)
+                    self.facts.lacking = self.facts.lacking or excuses.lacks(error, statement.node)
                     self.facts.notes.append(f"not copied: {statement.head} ({error.sqlstate})")
         self.session.execute("reset all")
 
@@ -204,7 +187,7 @@ class Stage:
         self._run(statement)
 
     def _run(self, statement: Statement) -> None:
-        if not (_is_on_platform(statement.node) or _is_supautils(statement.node)):
+        if not excuses.is_lent(statement.node):
             self.session.execute(statement.text)
             return
         self.session.execute("reset role")  # Supabase lets the owner do this to what is not its own
@@ -237,62 +220,6 @@ class Stage:
         return catalog.read(self.session.execute)
 
 
-def _is_on_platform(node: Any) -> bool:
-    """Whether it makes, alters or drops a policy or a trigger on a table of Supabase's own."""
-    it: Any = node
-    match node:
-        case ast.CreatePolicyStmt() | ast.AlterPolicyStmt():
-            return it.table.schemaname in catalog.PLATFORM
-        case ast.CreateTrigStmt():
-            return it.relation.schemaname in catalog.PLATFORM
-        case ast.DropStmt(removeType=enums.ObjectType.OBJECT_POLICY | enums.ObjectType.OBJECT_TRIGGER):
-            return any(names[0].sval in catalog.PLATFORM for names in it.objects if len(names) > 2)
-    return False
-
-
-def _is_supautils(node: Any) -> bool:
-    """Whether it makes, alters or drops an extension, or tells PostgREST something: supautils lets the owner."""
-    match node:
-        case ast.AlterRoleSetStmt(setstmt=ast.VariableSetStmt(name=str() as name)):
-            return name.startswith("pgrst.")
-        case ast.CreateExtensionStmt() | ast.AlterExtensionStmt() | ast.AlterExtensionContentsStmt():
-            return True
-        case ast.DropStmt(removeType=kind) | ast.CommentStmt(objtype=kind):
-            return bool(kind == enums.ObjectType.OBJECT_EXTENSION)
-    return False
-
-
-def _lacks(error: ServiceError, node: Any) -> bool:
-    """Whether an extension is not to be had here."""
-    if error.sqlstate == REFUSED:
-        return "permission denied to create extension" in error.message  # in a DO block
-    made = isinstance(node, ast.CreateExtensionStmt) or NO_EXTENSION.search(error.message)
-    return error.sqlstate in UNAVAILABLE and bool(made)
-
-
-def _is_platforms(error: ServiceError, node: Any) -> bool:
-    """Whether it failed for what the platform has, or lets its owner do, and this server may not know."""
-    named = NAMES_IT.search(error.message) is not None
-    if error.sqlstate == REFUSED:
-        of_its = not isinstance(node, REFUSED_THERE) and any(one in catalog.PLATFORM for one in _schemas(node))
-        return named or of_its or isinstance(node, LENT)
-    if _is_on_platform(node) and error.sqlstate in UNCOPIED:
-        return True
-    return named and error.sqlstate in ABSENT
-
-
-def _schemas(node: Any) -> set[str]:
-    """Of the relations that a statement names."""
-    found: set[str] = set()
-
-    class Schemas(Visitor):
-        def visit_RangeVar(self, _: Any, relation: Any) -> None:  # noqa: N802  # pglast names it
-            found.add(relation.schemaname or "")
-
-    Schemas()(node)
-    return found
-
-
 def _harmless(error: ServiceError) -> bool:
     return error.sqlstate in (*DUPLICATE, "42P16")
 
@@ -306,7 +233,7 @@ def played(target: Database, owner: str, copied: str, files: Sequence[File]) -> 
     roles = target.rows(ROLES)
     binaries = scratch.choose(target.rows(MAJOR)[0]["major"])
     provided = STANDINS.read_text(encoding="utf-8")
-    ours = [Path(__file__), *(Path(str(module.__file__)) for module in (access, catalog, checkpoints))]
+    ours = [Path(__file__), *(Path(str(module.__file__)) for module in (access, catalog, checkpoints, excuses))]
     ours += sorted(scratch.STANDINS.glob("*/*"))
     texts = [path.read_text(encoding="utf-8") for path in ours]
     name = actions.digest([str(binaries.folder), roles, provided, *texts])
@@ -406,10 +333,9 @@ def _try(stage: Stage, file: File) -> bool:
     except ServiceError as error:
         at: Statement | None = getattr(error, "at", None)
         node = at.node if at else None
-        lacks = _lacks(error, node)
-        blind = lacks or _is_platforms(error, node) or (facts.lacking and error.sqlstate in FOLLOWS)
-        blind = blind or (error.sqlstate == "0A000" and NO_VALUE.search(error.message) is not None)
-        blind = blind or _is_unmade(error, facts)
+        lacks = excuses.lacks(error, node)
+        blind = lacks or excuses.is_platforms(error, node) or (facts.lacking and error.sqlstate in excuses.FOLLOWS)
+        blind = blind or excuses.is_stand_ins(error) or excuses.misses(error, [Thing(*one) for one in facts.unmade])
         said = error.message.removeprefix("database: ")
         place = (at.line, at.head) if at else (0, "")
         verdict = "could not rehearse" if blind else "fails"
@@ -420,12 +346,6 @@ def _try(stage: Stage, file: File) -> bool:
             missing = [one for later in file.statements[at.number - 1 :] for one in things.made(later)]
             facts.unmade = [*facts.unmade, *(list(astuple(one)) for one in missing)]
         return False
-
-
-def _is_unmade(error: ServiceError, facts: Facts) -> bool:
-    """Whether it misses what an earlier file would have made, had it been rehearsed."""
-    asked = things.asked_for(error.message) if error.sqlstate in (*ABSENT, "42703") else None
-    return asked is not None and any(asked.fits(Thing(*one)) for one in facts.unmade)
 
 
 def _first_taken(locks: pd.DataFrame) -> pd.DataFrame:
