@@ -148,6 +148,9 @@ FEWEST = """delete from ai_requests where left(selected_model, 3) = 'gpt' and id
     select id from ai_requests where left(selected_model, 3) = 'gpt' order by created_at desc limit 4)"""
 FAIL = "update ai_requests set status = 'failed', error = '{}' where left(selected_model, 3) = 'gpt'"
 HANGS = FAIL.format("Request timed out.")
+HALF_AWAY = """update ai_requests set error = '504 Gateway Time-out' where id in (
+    select id from ai_requests where error = 'Request timed out.' order by md5(id::text)
+    limit (select count(*) / 2 from ai_requests where error = 'Request timed out.'))"""
 NO_LIST = {"service": "openai", "route": "/v1/models", "status": 503, "from": "now"}
 
 
@@ -158,8 +161,9 @@ NO_LIST = {"service": "openai", "route": "/v1/models", "status": 503, "from": "n
         ({"sql": [FEWEST, FAIL.format("529 Overloaded")]}, ["unknown"], "yes", "none succeeded, 4 times 529"),
         ({"sql": [HANGS]}, ["unknown"], "unknown", "nearly all time out"),
         ({"sql": [HANGS], "faults": [NO_LIST]}, ["openai-outage"], "unknown", "no list of models"),
+        ({"sql": [HANGS, HALF_AWAY]}, ["openai-outage"], "unknown", "times 504"),
     ],
-    ids=["too few", "hangs", "hangs and is away"],
+    ids=["too few", "hangs", "hangs and is away", "hangs or is away"],
 )
 def test_a_provider_of_which_nothing_comes_back_is_not_called_well_and_never_ours_to_speed_up(
     firm: Sandbox, tmp_path: Path, more: dict[str, Any], causes: list[str], in_time: str, because: str

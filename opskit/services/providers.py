@@ -140,7 +140,7 @@ class Face:
 
     def word(self, path: str, model: str) -> None:
         body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "Answer with: ok"}]}
-        limit = "max_completion_tokens" if model.startswith(("gpt-5", "o")) else "max_tokens"
+        limit = "max_completion_tokens" if model.removeprefix("ft:").startswith(("gpt-5", "o")) else "max_tokens"
         answer = self.http.read(path, method="POST", body=body | {limit: 16}).body
         answer["content" if "content" in answer else "choices"][0]
 
