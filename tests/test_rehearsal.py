@@ -239,6 +239,7 @@ def test_names_are_looked_for_where_the_owner_would(firm: Sandbox, tmp_path: Pat
     assert list(rehearsal.rehearse(services.database, OWNER, [made], "target").tried.sqlstate) == ["42883"]
 
 
+@pytest.mark.deep
 def test_whose_search_path_it_is_changes_nothing_in_what_is_compared(firm: Sandbox, tmp_path: Path) -> None:
     services = everything(firm.name)[1]
     made = "create table public.t (id int default helpers.token() primary key, v extensions.vector)"
