@@ -27,8 +27,8 @@ MANY_LOSSES = """
       insert into documents (project_id, user_id, title, content, updated_at)
       select project_id, user_id, 'One of many', '{"html": "<p>an old text</p>"}', now() - interval '1 hour'
       from (select * from documents limit 1) d, generate_series(1, 520) returning id, user_id)
-    insert into document_snapshots (document_id, user_id, autosave_hash, payload)
-    select id, user_id, '', '{"html": "<p>a newer text</p>"}' from new
+    insert into document_snapshots (document_id, user_id, autosave_hash, payload, created_at)
+    select id, user_id, '', '{"html": "<p>a newer text</p>"}', now() - interval '2 minutes' from new
 """
 
 

@@ -207,6 +207,7 @@ def test_chapters_that_came_after_the_loss_are_never_written_over(services: Serv
     assert saving.two_texts(found)[row.document]
 
 
+SLOW_CLOCK = "select set_config('sandbox.now', (now() - %s::interval)::text, true)"
 IN_CHAPTERS = """
     with chosen as (select id from documents where not is_folder order by id limit %(n)s),
     kept as (select id, jsonb_build_object('html', %(html)s::text, 'structure', jsonb_build_array(jsonb_build_object(
@@ -223,12 +224,13 @@ IN_CHAPTERS = """
 
 @pytest.mark.parametrize(
     ("html", "when", "sign"),
-    [("<p>salt</p>", "10 minutes", "never-stored"), (None, "-10 minutes", "shrunk")],
+    [("<p>salt</p>", "-2 minutes", "never-stored"), (None, "-10 minutes", "shrunk")],
 )
 def test_text_in_chapters_counts_as_text(
     firm: Sandbox, services: Services, html: str | None, when: str, sign: str
 ) -> None:
     with services.database.transaction() as cursor:
+        cursor.execute(SLOW_CLOCK, ["5 minutes"])
         cursor.execute(IN_CHAPTERS, {"n": 1, "html": html, "when": when})
         document = cursor.fetchone()["document_id"]
     found = losses(services).set_index("document")
@@ -240,7 +242,6 @@ KEPT = """
     insert into document_snapshots (document_id, user_id, autosave_hash, payload, created_at)
     select id, user_id, '', '{"html": "<p>the newest text</p>"}', now() - %s::interval from documents where id = %s
 """
-SLOW_CLOCK = "select set_config('sandbox.now', (now() - %s::interval)::text, true)"
 SAVED_BY_HAND = """
     insert into document_versions (document_id, user_id, version_number, title, content)
     select id, user_id, 100000, title, content from documents where id = %s
@@ -281,6 +282,14 @@ def test_a_browsers_slow_clock_makes_no_loss_of_what_was_saved_by_hand(firm: San
     assert at_risk(services, document) is None
     write(services, "delete from document_versions where document_id = %s", document)
     assert not at_risk(services, document).dated  # no copy holds it: older or newer, nobody knows
+
+
+def test_a_save_under_way_is_no_loss_and_hides_none(firm: Sandbox, services: Services) -> None:
+    document = some_document(services, 0)
+    write(services, KEPT, "50 milliseconds", document)
+    assert at_risk(services, document) is None
+    write(services, KEPT, "2 minutes", document)  # this one never was stored
+    assert at_risk(services, document).sign == "never-stored"
 
 
 LATER = """

@@ -247,6 +247,23 @@ def test_nobody_is_said_to_have_lost_what_a_copy_holds(hit: Hit) -> None:
     assert "saving fails" not in urgency(hit)[2]
 
 
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        (risk(because=""), "question"),
+        (risk(because="", sign="never-stored"), "unfinished"),  # it has not become shorter
+        (risk(because="", sign="never-stored", touched=True), "unfinished"),
+        (risk(because="", sign="jumped-back"), "two-texts"),
+        (risk(because="the update failed with 42P01", sign="never-stored", touched=True), "two-texts"),
+        (risk(because="the sanitiser failed"), "open-tab"),
+        (risk(because="the sanitiser failed", document="d2"), "restored"),
+    ],
+)
+def test_what_an_author_is_told_is_true_of_the_loss(row: dict[str, Any], kind: str) -> None:
+    assert list(saving.kinds(pd.DataFrame([row]), pd.DataFrame([risk(document="d2")]))) == [kind]
+    assert ("shorter" in saving.WORDS[kind]) == (kind == "question")
+
+
 @pytest.mark.parametrize("kind", saving.WORDS)
 def test_a_message_names_the_time_of_the_last_copy_and_promises_nothing(kind: str) -> None:
     text = saving.mail(kind, [("Salt", LOST), ("Tide", NOW)])

@@ -26,7 +26,8 @@ MOST_COPIES = 500  # snapshots, and versions, since a moment, that one search re
 BEFORE = 25  # the newest from before: what a text may have come from, or gone back to
 MOST = 5000  # documents that one search reports; how many there are is told in any case
 
-# A sign is what makes us doubt: `never-stored`, the newest snapshot is newer than the document and differs; `shrunk`,
+# A sign is what makes us doubt: `never-stored`, the newest snapshot is newer than the document and differs (one
+# of this minute belongs to a save that may still be under way, and the one before it is looked at); `shrunk`,
 # from one copy to the next more than half was gone, and is still; `jumped-back`, it goes on from an older copy as if
 # the texts saved after that had never been. For each the copy from before the loss, and since when it is lost; and
 # `written_on`, whether what is stored is no longer what the loss had left, and `own_structure`, whether chapters or
@@ -105,7 +106,8 @@ SEARCH = (
     select distinct on (d.id) d.id, 'never-stored' as sign, k.copy, k.kind, k.at, k.at as lost_at,
            k.size + k.chapters as size, k.text, null as left_with, false as own_structure, d.dated,
            d.updated_at > k.at + interval '5 seconds' as touched
-    from dated d join kept k on k.id = d.id and k.kind = 'snapshot' order by d.id, k.at desc
+    from dated d join kept k on k.id = d.id and k.kind = 'snapshot' and k.at < now() - interval '1 minute'
+    order by d.id, k.at desc
   ) newest where exists (
     select from dated d where d.id = newest.id and newest.text <> d.text
       and (newest.at > d.written_at + interval '5 seconds' or not d.dated))

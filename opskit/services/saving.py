@@ -198,6 +198,14 @@ def two_texts(losses: pd.DataFrame) -> pd.Series:
     return (losses.sign == "jumped-back") | losses.touched | newer
 
 
+def kinds(losses: pd.DataFrame, chosen: pd.DataFrame) -> pd.Series:
+    """Which message the author of each loss gets; `chosen` are those that will be put right."""
+    unexplained = (losses[EXPLAINED] == "") & (losses.sign != "jumped-back")
+    found = pd.Series("open-tab", index=losses.index).mask(losses.document.isin(chosen.document), "restored")
+    found = found.mask(two_texts(losses), "two-texts").mask(unexplained, "question")
+    return found.mask(unexplained & (losses.sign == "never-stored"), "unfinished")
+
+
 def mail(kind: str, documents: list[tuple[str, datetime]]) -> str:
     """A message to one writer: what to do, and the time of the last stored copy of each document. Promises nothing."""
     copies = "\n".join(f"- {title}: last stored copy {at:%Y-%m-%d %H:%M} UTC" for title, at in documents)
@@ -211,6 +219,9 @@ WORDS = {
     "back. Please look through it, and tell us if anything newer is missing.",
     "question": "Your document became much shorter at about the time of a fault. If you shortened it yourself, all is "
     "well and you need do nothing. If not, tell us: a longer copy from the time below still exists.",
+    "unfinished": "A copy of your document from the time below differs from what the document itself holds, and we "
+    "cannot tell which of the two you want. Both still exist. If the document is open in a tab, please leave it open. "
+    "Look whether your latest text is in it: if it is, all is well and you need do nothing. If not, tell us.",
     "two-texts": "Your document holds one text, and a copy from the time below another: an older text was saved over a "
     "newer one, or a fault of ours took text out and you wrote on. Both still exist. Please tell us which you want, or "
     "merge them from the document's history.",
