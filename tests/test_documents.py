@@ -371,6 +371,28 @@ def test_who_tried_to_save_a_moment_ago_is_asked_first(
     assert stored(services, busy.document) == ""
 
 
+CLOCK = """
+    update document_undo_history set updated_at = now() - interval '{}', undo_stack = jsonb_build_array(
+      jsonb_build_object('timestamp', now() + interval '{}')) where document_id = '{}'
+"""
+
+
+def test_whose_clock_is_slow_is_seen_to_be_writing_and_whose_is_fast_is_not(
+    services: Services, truncated: pd.DataFrame, tmp_path: Path
+) -> None:
+    slow, fast, *_ = truncated.itertuples()
+    with services.database.transaction() as cursor:
+        cursor.execute("set local role postgres")
+        cursor.execute(CLOCK.format("1 minute", "-21 minutes", slow.document))
+        cursor.execute(CLOCK.format("50 minutes", "1 day", fast.document))
+    found, now = losses(services).set_index("document", drop=False), datetime.now(UTC)
+    may = saving.restorable(found, now, blocked=False)
+    assert (may[slow.document], may[fast.document]) == (False, True)
+    assert (pd.to_datetime(found.last_attempt, utc=True) <= now).all()
+    journal = Journal(tmp_path / "journal.jsonl")
+    assert done(services, journal, restore(services, slow), restore(services, fast)) == [Result.STALE, Result.DONE]
+
+
 # Saves that never became the document; and the policies behind it.
 
 

@@ -144,8 +144,8 @@ SEARCH = (
   select distinct on (s.id) s.* from signs s where s.lost_at >= %(since)s
   order by s.id, array_position(array['never-stored', 'shrunk', 'jumped-back'], s.sign)
 ), attempted as (
-  select c.id, max((e ->> 'timestamp')::timestamptz) as at
-  from chosen c join document_undo_history h on h.document_id = c.id, jsonb_array_elements(h.undo_stack) e group by 1
+  select c.id, least(max(h.updated_at), now()) as at
+  from chosen c join document_undo_history h on h.document_id = c.id group by 1  -- see restoring.ATTEMPTED
 )
 select d.id::text as document, d.user_id::text as user_id, c.sign, c.kind, c.copy::text as copy, c.at as copied_at,
        c.lost_at, s.size + s.chapters as stored_length, c.size as copy_length,

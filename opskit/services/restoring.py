@@ -47,10 +47,11 @@ EVERYTHING = """
     select 'branch', document_id::text, id::text, created_at::text, name, content
     from document_branches where document_id = any(%(documents)s::uuid[])
 """
-# Attempts show in the browser's own undo history even where nothing was stored.
+# Attempts show in the browser's own undo history even where nothing was stored. The times in it are of the browser's
+# clock, which may be slow or fast: the server's is that of the row, written before each attempt.
 ATTEMPTED = f"""
-    select exists (select from document_undo_history h, jsonb_array_elements(h.undo_stack) e
-                   where h.document_id = %(document)s and (e ->> 'timestamp')::timestamptz > now() - interval '{QUIET}')
+    select exists (select from document_undo_history
+                   where document_id = %(document)s and updated_at > now() - interval '{QUIET}')
         or exists (select from document_snapshots
                    where document_id = %(document)s and created_at > now() - interval '{QUIET}')
         or exists (select from autosave_failures
