@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,21 @@ def test_a_migration_is_not_ended_by_hand_either(firm: Sandbox, services: Servic
     for query, found in (("alter table documents", 0), ("select 1 from schema_migrations", 0), ("select altered", 1)):
         as_if = statement.replace("query !~", f"'{query}' !~")
         assert len(services.database.rows(as_if)) == found
+
+
+def test_a_moments_wait_and_a_queue_of_the_apps_own_are_no_trouble(firm: Sandbox, services: Services) -> None:
+    with closing(session(firm)) as first, closing(session(firm)) as second:
+        first.execute("select pg_advisory_lock(4711)")
+        second.pgconn.send_query(b"select pg_advisory_lock(4711)")
+        time.sleep(0.3)
+        assert services.sessions.blockers().empty
+    with closing(session(firm)) as first, closing(session(firm)) as second:
+        first.execute(PRIVATE)
+        second.pgconn.send_query(PRIVATE)
+        release = threading.Timer(1, first.rollback)
+        release.start()
+        assert services.sessions.blockers().empty
+        release.join()
 
 
 def session(firm: Sandbox) -> psycopg.Connection[Any]:

@@ -7,8 +7,10 @@ again just before it is done.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -24,26 +26,23 @@ WHOLE = """exists (select from pg_locks l where l.pid = b.pid and l.granted and 
 # A migration that only moves data takes none; what shows it is its name, its role, or the ledger that it writes in.
 LEDGER = """exists (select from pg_locks l join pg_class c on c.oid = l.relation where l.pid = b.pid and l.granted
             and l.locktype = 'relation' and c.relname ~ 'migration')"""
-LEAST = "2 seconds"  # shorter waits are an ordinary evening; and an advisory lock is the app's own queue
-CHAINS = (
-    """
+LEAST = timedelta(seconds=2)  # shorter waits are an ordinary evening
+# An advisory lock is the app's own queue.
+CHAINS = """
     with waiting as (
       select a.pid, unnest(pg_blocking_pids(a.pid)) as blocker, l.waitstart as since
       from pg_stat_activity a join pg_locks l on l.pid = a.pid and not l.granted
-      where l.locktype <> 'advisory' and l.waitstart < now() - interval '{least}'
+      where l.locktype <> 'advisory'
     )
     select b.pid, b.usename as role, b.application_name as application, b.backend_type, b.state,
            b.backend_start::text as backend_start, now() - b.xact_start as open_for, b.query,
            {whole} as whole, {ledger} as ledger,
-           count(distinct w.pid)::int as waiting, max(now() - w.since) as longest_wait
+           count(distinct w.pid)::int as waiting, coalesce(max(now() - w.since), interval '0') as longest_wait
     from waiting w join pg_stat_activity b on b.pid = w.blocker
     where cardinality(pg_blocking_pids(b.pid)) = 0
     group by b.pid, b.usename, b.application_name, b.backend_type, b.state, b.backend_start, b.xact_start, b.query
     order by waiting desc
-""".replace("{least}", LEAST)
-    .replace("{whole}", WHOLE)
-    .replace("{ledger}", LEDGER)
-)
+""".replace("{whole}", WHOLE).replace("{ledger}", LEDGER)
 ONE = """
     select b.backend_start::text as backend_start, b.state, b.backend_type, b.query, b.usename as role,
            b.application_name as application, {whole} as whole, {ledger} as ledger,
@@ -96,7 +95,10 @@ class Sessions:
     database: Database
 
     def blockers(self) -> pd.DataFrame:
-        """The heads of the queues that wait for a while; `spared`: why one must be left to its owner."""
+        """The heads of the queues that wait for a while; `spared`: why one must be left to its owner.
+
+        Where somebody waits for less, it looks twice: a save that gives up and comes again has never waited for long.
+        """
         columns = [
             "pid",
             "role",
@@ -110,6 +112,10 @@ class Sessions:
             "longest_wait",
         ]
         rows = self.database.rows(CHAINS)
+        if any(row["longest_wait"] < LEAST for row in rows):
+            first = {(row["pid"], row["backend_start"]) for row in rows}
+            time.sleep(LEAST.total_seconds())
+            rows = [row for row in self.database.rows(CHAINS) if (row["pid"], row["backend_start"]) in first]
         found = pd.DataFrame([row | {"query": without_values(row["query"] or "")} for row in rows], columns=columns)
         return found.assign(spared=pd.Series([spared(row) for row in rows], dtype=object))
 
