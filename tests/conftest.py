@@ -7,16 +7,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import settings
-from support import REPOSITORY, SMALL, Opskit, keep, make_key, restore
+from losing import losses
+from support import REPOSITORY, SMALL, Opskit, everything, keep, make_key, restore
 
 from opskit import sandbox
 from opskit.cli import main
+from opskit.database import Database
+from opskit.services import Services, saving
 
 SEED = 7
 
@@ -92,6 +97,40 @@ def firm(standing: sandbox.Sandbox) -> Iterator[sandbox.Sandbox]:
     """The sandbox for tests that do something to it; it is forgotten afterwards."""
     yield standing
     standing.reset(SEED)
+
+
+@pytest.fixture
+def services(firm: sandbox.Sandbox) -> Iterator[Services]:
+    """Everything that a run may look at and change there."""
+    found = everything(firm.name)[1]
+    yield found
+    found.database.close()
+
+
+@pytest.fixture
+def truncated(firm: sandbox.Sandbox, services: Services) -> pd.DataFrame:
+    """Documents that the sanitiser emptied, an author's own cut among them, and some that are still being written."""
+    told = firm.break_with("autosave-truncation")
+    found = losses(services)
+    assert set(found.document) == {
+        *told["actors"]["lost_documents"],
+        *told["actors"]["at_work_documents"],
+        *told["actors"]["authors_documents"],
+    }
+    assert set(found[found.because == ""].document) == set(told["actors"]["authors_documents"])
+    quiet = found[saving.restorable(found, datetime.now(UTC), blocked=False)]
+    assert set(quiet.document) == set(told["actors"]["lost_documents"])
+    return quiet
+
+
+@pytest.fixture(scope="module")
+def target(standing: sandbox.Sandbox, state: Path) -> Iterator[Database]:
+    """The sandbox's database, for rehearsals of what is not done there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPSKIT_STATE", str(state))
+        found = everything(standing.name)[1].database
+    yield found
+    found.close()
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Opskit, data, events, everything
+from rehearsing import files
+from support import Opskit, data, events
 
 from opskit import plan
 from opskit.actions import Change, Result, carry_out
@@ -17,7 +18,7 @@ from opskit.errors import BadInput, Faulty
 from opskit.journal import Journal
 from opskit.outcome import Outcome
 from opskit.sandbox import Sandbox
-from opskit.services import Services, migrating, migrations
+from opskit.services import Services, migrating
 from opskit.services.statements import File
 
 OWNED = """
@@ -36,17 +37,6 @@ do $$ begin
   end if;
 end $$;
 """
-
-
-@pytest.fixture
-def services(firm: Sandbox) -> Services:
-    return everything(firm.name)[1]
-
-
-def files(folder: Path, *texts: str) -> list[File]:
-    for number, text in enumerate(texts):
-        (folder / f"2027010100000{number}_f{number}.sql").write_text(text)
-    return list(migrations.opened(folder).files)
 
 
 def steps(services: Services, made: list[File]) -> list[Any]:

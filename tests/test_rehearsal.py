@@ -1,45 +1,20 @@
-"""Migrations rehearsed in a scratch database: what fails, what it locks, whom it lets in."""
+"""Migrations rehearsed in a scratch database: what fails, what it locks, and what is not held against a file."""
 
 from __future__ import annotations
 
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from rehearsing import OWNER, files, rehearse
 from support import everything
 
 from opskit.actions import Change
 from opskit.database import Database
 from opskit.errors import CannotTell
 from opskit.sandbox import Sandbox
-from opskit.services import access, catalog, checkpoints, migrations, rehearsal, scratch
-from opskit.services.rehearsal import Rehearsal
-from opskit.services.statements import File
-
-OWNER = "postgres"
-
-
-@pytest.fixture(scope="module")
-def target(standing: Sandbox, state: Path) -> Iterator[Database]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPSKIT_STATE", str(state))
-        found = everything(standing.name)[1].database
-    yield found
-    found.close()
-
-
-def files(folder: Path, *texts: str) -> list[File]:
-    for number, text in enumerate(texts):
-        (folder / f"2027010100000{number}_f{number}.sql").write_bytes(text.encode())
-    return list(migrations.opened(folder).files)
-
-
-def rehearse(target: Database, folder: Path, *texts: str, base: str = "target") -> Rehearsal:
-    return rehearsal.rehearse(target, OWNER, files(folder, *texts), base)
+from opskit.services import access, catalog, migrations, rehearsal, scratch
 
 
 def test_one_report_names_every_failing_file_with_its_statement(target: Database, tmp_path: Path) -> None:
@@ -109,6 +84,8 @@ alter role authenticated set statement_timeout = '15s';
 alter role authenticator set pgrst.db_max_rows = '100';
 create policy hears on realtime.messages for select to authenticated using (realtime.topic() = 'documents');
 """
+
+
 UNKNOWN_HERE = """
 alter role supabase_auth_admin set statement_timeout = '15s';
 alter role anon set log_min_messages = 'debug1';
@@ -119,6 +96,8 @@ select vault.create_secret('x', 'y');
 create function heard() returns event_trigger language plpgsql as 'begin end'; \
 create event trigger heard on ddl_command_end execute function heard();
 """
+
+
 WRONG = """
 create table held (id uuid references auth.users (id), other int references nowhere);
 create index on auth.users (email);
@@ -259,80 +238,6 @@ def test_whose_search_path_it_is_changes_nothing_in_what_is_compared(firm: Sandb
     services.database.close()
 
 
-def test_whom_the_policies_let_in_before_and_after(target: Database, tmp_path: Path) -> None:
-    found = rehearse(
-        target,
-        tmp_path,
-        "create policy everybody on document_versions for select to anon, authenticated using (true);",
-        "create table notes (id int primary key, user_id uuid not null);",
-    )
-    assert access.exposed(found.before).empty
-    assert found.before[(found.before.who == "owner") & (found.before.command == "select")].allowed.all()
-    opened = access.exposed(access.changed(found.before, found.after).rename(columns={"allowed_after": "allowed"}))
-    seen = set(opened[["table", "command", "who"]].itertuples(index=False, name=None))
-    assert {("document_versions", "select", "stranger"), ("document_versions", "select", "anonymous")} <= seen
-    assert {(t, w) for t, c, w in seen if c == "delete"} == {("notes", "stranger"), ("notes", "anonymous")}
-    meant = ["public.document_versions select", "public.notes delete by stranger"]
-    left = access.exposed(found.after, meant)
-    assert seen - set(left[["table", "command", "who"]].itertuples(index=False, name=None)) == {
-        ("document_versions", "select", "stranger"),
-        ("document_versions", "select", "anonymous"),
-        ("notes", "delete", "stranger"),
-    }
-
-
-def test_where_no_row_can_be_made_nobody_is_denied_anything(target: Database, tmp_path: Path) -> None:
-    found = rehearse(
-        target,
-        tmp_path,
-        'create table notes (id varchar(30) primary key, "ownerId" uuid references auth.users);',
-        "create table dated (at date, user_id uuid) partition by range (at);",
-        "create domain must as text not null; create table kept (id int primary key, user_id uuid, it must);",
-    )
-    after = found.after[found.after.table.isin(["notes", "dated", "kept"])]
-    told = {(table, tuple(sorted(map(str, set(group.allowed))))) for table, group in after.groupby("table")}
-    assert told == {("notes", ("True",)), ("dated", ("True",)), ("kept", ("None",))}
-
-
-OWN = "alter table {0} enable row level security; create policy own on {0} using (auth.uid() = user_id);"
-ALWAYS = "create table todos (id bigint generated always as identity primary key, user_id uuid not null, task text);"
-ENUM = (
-    "create type shade as enum ('light', 'dark');"
-    "create table shades (id uuid, shade shade, user_id uuid, primary key (id, shade));"
-)
-BY_MONTH = (
-    "create table days (at date, id uuid, user_id uuid, primary key (id, at)) partition by range (at);"
-    "create table days_2025 partition of days for values from ('2025-01-01') to ('2026-01-01') partition by hash (id);"
-    "create table days_2025_a partition of days_2025 for values with (modulus 1, remainder 0);"
-)
-
-
-def test_whoever_may_use_a_table_is_told_whatever_its_key_is(target: Database, tmp_path: Path) -> None:
-    tables = ("todos", "shades", "days")
-    text = ALWAYS + ENUM + BY_MONTH + "".join(OWN.format(table) for table in tables)
-    opened = "".join(f"alter policy own on {table} using (true);" for table in tables)
-    closed, open_ = rehearse(target, tmp_path, text).after, rehearse(target, tmp_path, text, opened).after
-    for found, allowed in ((closed, {"owner"}), (open_, {"owner", "stranger", "anonymous"})):
-        of_ours = found[found.table.isin(tables)].groupby(["table", "command"])
-        assert {key: set(of[of.allowed == True].who) for key, of in of_ours} == {  # noqa: E712  # None is an answer
-            (table, command): allowed for table in tables for command in ("select", "insert", "update", "delete")
-        }
-    assert set(closed[closed.table.isin(["days_2025", "days_2025_a"])].allowed) == {True}  # nobody closed these
-
-
-def test_rows_that_a_migration_brings_are_not_the_owners(target: Database, tmp_path: Path) -> None:
-    found = rehearse(
-        target,
-        tmp_path,
-        "create table templates (id uuid primary key, is_public boolean default false, created_by uuid);"
-        "alter table templates enable row level security;"
-        "create policy see on templates for select using (is_public or created_by = auth.uid());"
-        "insert into templates values (gen_random_uuid(), true);",
-    ).after
-    seen = found[(found.table == "templates") & (found.command == "select")]
-    assert dict(zip(seen.who, seen.allowed, strict=True)) == {"owner": True, "stranger": False, "anonymous": False}
-
-
 def test_a_new_project_begins_with_what_supabase_brings(target: Database, standing: Sandbox, tmp_path: Path) -> None:
     shipped = migrations.opened(standing.folder / "supabase" / "migrations").files
     found = rehearsal.rehearse(target, OWNER, shipped, "empty")
@@ -399,125 +304,3 @@ def test_without_any_postgresql_it_could_not_be_rehearsed(monkeypatch: pytest.Mo
     monkeypatch.setattr(scratch, "installed", lambda: ())
     with pytest.raises(CannotTell, match="could not rehearse: no PostgreSQL"):
         scratch.choose(18)
-
-
-# What is tried once is not tried again.
-
-GOOD = tuple(f"create table made{n} (id int);\nalter table documents add column made{n} int;" for n in range(4))
-
-
-@pytest.fixture
-def kept(state: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A place of its own for what is kept."""
-    place = tmp_path_factory.mktemp("s")
-    monkeypatch.setenv("OPSKIT_STATE", str(place))
-    yield place / scratch.KEPT
-    scratch.purge()
-
-
-def told(found: Rehearsal) -> list[object]:
-    rows = [found.tried.drop(columns="seconds"), found.locks, found.before, found.after]
-    return [sorted(map(repr, frame.itertuples(index=False, name=None))) for frame in rows]
-
-
-def test_what_has_not_changed_is_not_tried_again(target: Database, tmp_path: Path, kept: Path) -> None:
-    first = rehearse(target, tmp_path, *GOOD)
-    again = rehearse(target, tmp_path, *GOOD)
-    assert (first.earlier, again.earlier) == (0, 4)
-    assert told(again) == told(first)
-    more = rehearse(target, tmp_path, *GOOD, "alter table made3 add column more int;", "select made;")
-    assert more.earlier == 4
-    assert list(more.tried.verdict) == ["passes"] * 5 + ["fails"]
-    assert rehearse(target, tmp_path, "select 1;", *GOOD[1:]).earlier == 0
-
-
-def test_a_file_that_was_mended_is_begun_with(target: Database, tmp_path: Path, kept: Path) -> None:
-    broken = rehearse(target, tmp_path, *GOOD[:3], "create table made3 (id int); select 1 / 0;", "select * from made3;")
-    assert (broken.earlier, list(broken.tried.verdict)) == (0, ["passes"] * 3 + ["fails", "passes"])
-    mended = rehearse(target, tmp_path, *GOOD, "select * from made3;")
-    assert (mended.earlier, list(mended.tried.verdict)) == (3, ["passes"] * 5)
-    fresh = rehearse(target, tmp_path, *GOOD, "select * from made3;", base="empty")
-    assert fresh.earlier == 0
-
-
-@pytest.mark.deep
-def test_a_target_that_has_changed_is_copied_anew(
-    target: Database, standing: Sandbox, tmp_path: Path, kept: Path, state: Path
-) -> None:
-    assert rehearse(target, tmp_path, *GOOD).earlier == 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPSKIT_STATE", str(state))
-        changing = everything(standing.name)[1].database
-    with changing.session() as session:
-        session.execute("set role postgres")
-        session.execute("create table on_the_target (id int)")
-        try:
-            assert rehearse(target, tmp_path, *GOOD).earlier == 0
-        finally:
-            session.execute("drop table on_the_target")
-
-
-@pytest.mark.deep
-def test_what_all_databases_share_is_never_begun_with(target: Database, tmp_path: Path, kept: Path) -> None:
-    texts = ("create role made_by_a_file;", *GOOD)
-    for _ in range(2):
-        found = rehearse(target, tmp_path, *texts)
-        assert (found.earlier, set(found.tried.verdict)) == (0, {"passes"})
-
-
-@pytest.mark.deep
-def test_only_a_few_copies_are_kept_and_they_can_be_purged(target: Database, tmp_path: Path, kept: Path) -> None:
-    for n in range(checkpoints.MOST + 2):
-        assert rehearse(target, tmp_path, f"create table other{n} (id int);").earlier == 0
-    (home,) = [one for one in kept.iterdir() if one.is_dir()]
-    assert len(list(home.glob("behind_*.json"))) == checkpoints.MOST
-    assert len([one for one in (home / "data" / "base").iterdir() if one.is_dir()]) <= checkpoints.MOST + 4
-    assert rehearse(target, tmp_path, f"create table other{checkpoints.MOST + 1} (id int);").earlier == 1
-    assert scratch.purge()
-    assert not home.exists()
-    assert not scratch.purge()
-
-
-@pytest.mark.deep
-def test_what_was_not_stopped_in_order_is_not_begun_with(target: Database, tmp_path: Path, kept: Path) -> None:
-    rehearse(target, tmp_path, *GOOD)
-    (home,) = [one for one in kept.iterdir() if one.is_dir()]
-    (home / scratch.WHOLE).write_text("another start of the machine")
-    assert rehearse(target, tmp_path, *GOOD).earlier == 0
-
-
-@pytest.mark.deep
-def test_two_at_once_do_not_get_in_each_others_way(target: Database, tmp_path: Path, kept: Path) -> None:
-    rehearse(target, tmp_path, *GOOD)
-    with scratch.lasting(scratch.choose(18), "other") as mine:
-        assert mine.keep
-        assert rehearse(target, tmp_path, *GOOD).earlier == 0
-
-
-@pytest.mark.deep
-def test_with_its_process_goes_a_server_and_what_it_held(target: Database, tmp_path: Path, kept: Path) -> None:
-    script = """if True:
-        import os, signal
-        from opskit.services import scratch
-        with scratch.lasting(scratch.choose(18), "killed") as server:
-            print(server.home, flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
-    home = Path(done.stdout.strip())
-    assert (done.returncode, home.parent) == (-9, kept)
-    deadline = time.monotonic() + 20
-    while home.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not home.exists()
-
-
-@pytest.mark.deep
-def test_where_nothing_can_be_kept_it_is_rehearsed_all_the_same(
-    target: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "state").write_text("no folder")
-    monkeypatch.setenv("OPSKIT_STATE", str(tmp_path / "state"))
-    for _ in range(2):
-        found = rehearse(target, tmp_path, "select 1;")
-        assert (found.earlier, list(found.tried.verdict)) == (0, ["passes"])
-    assert not scratch.purge()

@@ -15,20 +15,12 @@ from typing import Any
 import psycopg
 import pytest
 import yaml
-from support import everything
-from test_documents import by_hand, done
+from losing import by_hand, done
 
 from opskit.actions import Result, carry_out
 from opskit.journal import Journal
 from opskit.sandbox import Sandbox
 from opskit.services import Services, sessions
-
-
-@pytest.fixture
-def services(firm: Sandbox) -> Iterator[Services]:
-    found = everything(firm.name)[1]
-    yield found
-    found.database.close()
 
 
 @pytest.mark.parametrize(("scenario", "verb"), [("autosave-lock", "terminate"), ("autosave-lock-running", "cancel")])

@@ -20,6 +20,7 @@ ASKED = {"read", "first", "rows"}  # verbs of a database that take SQL
 NAME = "opskit_placeholder"  # stands where a name is not known yet
 ELLIPSIS = re.compile(r"…|\.\.\.")
 LITERAL = re.compile(r"'(?:[^']|'')*'")
+COMMENT = re.compile(rf"({LITERAL.pattern})|--[^\n]*")  # what looks like one within a literal is none
 UNKNOWN = re.compile(
     r"'(\[[^\]']*\]|<[^>']*>|\{[A-Za-z_ ]+\}|\$\{?\w+\}?|[^']*(?:xxx|XXX|Replace|…|\.\.\.|[Yy]our[-_])[^']*)'"
 )
@@ -127,7 +128,8 @@ def _without_meta(text: str) -> str:
 
 
 def unknowns(text: str, named: re.Pattern[str]) -> str:
-    """The same, with parameters for values that are not known, and as many lines."""
+    """The same, with parameters for values that are not known, and as many lines. A comment's quotes are none."""
+    text = COMMENT.sub(lambda found: found[1] or "", text)
     numbers: dict[str, int] = {}
     own = highest(text)
 

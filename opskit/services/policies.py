@@ -157,10 +157,10 @@ def _both(one: bool | None, other: bool | None) -> bool | None:
     return _all([one, other])
 
 
-def rehearsed(database: Database, document: str, owner: str, snapshot: bool = False) -> dict[str, Any]:
+def rehearsed(database: Database, document: str, owner: str) -> dict[str, Any]:
     """How many rows a save of the owner, of a stranger, and of nobody changes; each is rolled back. Errors as text.
 
-    With `snapshot`, the owner's save keeps one too, as the app does.
+    The owner's save keeps a snapshot, too, as the app does.
     """
     found: dict[str, Any] = {}
     for who, role, subject in (
@@ -176,7 +176,7 @@ def rehearsed(database: Database, document: str, owner: str, snapshot: bool = Fa
                 cursor.execute("select set_config('role', %s, true)", (role,))
                 cursor.execute(SAVED, {"document": document})
                 found[who] = cursor.rowcount
-                if snapshot and who == "owner":
+                if who == "owner":
                     cursor.execute(SNAPSHOT, {"document": document})
         except Refused as error:  # this run may change nothing
             raise CannotTell(error.message) from None
@@ -200,7 +200,7 @@ class MendSaving(Change):
     in_database = True
 
     def look(self, services: Any, of: Arguments) -> Any:
-        return {"saved": rehearsed(services.database, of["document"], of["owner"], snapshot=True)}
+        return {"saved": rehearsed(services.database, of["document"], of["owner"])}
 
     def done(self, now: Any, before: Any) -> bool:
         saved = now["saved"]
@@ -223,7 +223,7 @@ class MendRule(Change):
     in_database = True
 
     def look(self, services: Any, of: Arguments) -> Any:
-        saved = rehearsed(services.database, of["document"], of["owner"], snapshot=True)
+        saved = rehearsed(services.database, of["document"], of["owner"])
         return {"saved": saved, "rules": services.database.rows(RULES)[0]["rules"]}
 
     def done(self, now: Any, before: Any) -> bool:

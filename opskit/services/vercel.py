@@ -123,7 +123,7 @@ class Vercel:
         Vercel gives those of previews and branches along with them, under the same names.
         """
         found = self.http.read(f"/v10/projects/{self.project}/env", self.team).body["envs"]
-        found = [one for one in found if "production" in one["target"] and not one.get("gitBranch")]
+        found = [one for one in found if "production" in (one["target"] or ()) and not one.get("gitBranch")]
         rows = [(one["id"], one["key"], one["type"], _time(one.get("updatedAt") or one["createdAt"])) for one in found]
         frame = pd.DataFrame(rows, columns=["id", "key", "type", "updated"])
         return frame.sort_values("updated", ascending=False, kind="stable", ignore_index=True)
