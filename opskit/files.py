@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
+import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 LARGEST = 1 << 28  # bytes; nothing that opskit writes for itself to read comes near
 
 
 def write(path: Path, pieces: str | Iterable[str]) -> None:
     """Replace a file as a whole: a crash or a full disk leaves the old one, never half of the new."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)  # of a process that died; or a link that would lead us elsewhere
+    with replacing(path, "w") as file:
+        file.writelines([pieces] if isinstance(pieces, str) else pieces)
+
+
+@contextmanager
+def replacing(path: Path, mode: str) -> Iterator[IO[Any]]:
+    """A file to write to that takes the place of `path` when all is written; until then nobody sees any of it."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # its own: two may be writing at once
     try:
-        with part.open("x", encoding="utf-8") as file:
-            file.writelines([pieces] if isinstance(pieces, str) else pieces)
+        with part.open(mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

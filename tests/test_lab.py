@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -227,6 +228,25 @@ def test_where_secrets_cannot_be_taken_out_nothing_is_saved() -> None:
 
     with pytest.raises(Exception, match="not saved"):
         saving.keeper(fails)(model={"type": "file", "format": "text", "content": "x"}, path="x")
+
+
+@pytest.mark.parametrize("ends", ["well", "badly", "behind another"])
+def test_whoever_reads_while_a_notebook_is_being_saved_finds_the_old_one(tmp_path: Path, ends: str) -> None:
+    copy = tmp_path / "small.ipynb"
+    copy.write_text("old")
+    contents = saving.Contents(root_dir=str(tmp_path))
+    with suppress(RuntimeError), contents.atomic_writing(str(copy)) as file:
+        file.write("new")
+        file.flush()
+        assert copy.read_text() == "old"
+        if ends == "badly":
+            raise RuntimeError("the disk is full")
+        if ends == "behind another":
+            with contents.atomic_writing(str(copy), text=False) as another:
+                another.write(b"of another tab")
+            assert copy.read_text() == "of another tab"
+    assert copy.read_text() == ("old" if ends == "badly" else "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["small.ipynb"]
 
 
 # Beginning and closing.

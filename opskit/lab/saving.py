@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
 
 import nbformat
+from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from tornado.web import HTTPError
 
+from opskit import files
 from opskit.redaction import Redactor, each
 from opskit.runner import cleaned
 from opskit.spelling import sound
 
 Find = Callable[[str], Redactor]  # by the path of what is saved, below the folder of copies
+
+
+class Contents(AsyncLargeFileManager):
+    """Files of the folder of copies. Each is as it was or as it is: Jupyter's own way empties it first, and whoever
+    closes an investigation at that moment would seal an empty notebook.
+    """
+
+    @contextmanager
+    def atomic_writing(self, os_path: str, text: bool = True, **_: Any) -> Iterator[IO[Any]]:
+        """Write a file that takes the old one's place when it is whole."""
+        with self.perm_to_403(os_path), files.replacing(Path(os_path).resolve(), "w" if text else "wb") as file:
+            yield file
 
 
 def keeper(find: Find) -> Callable[..., None]:

@@ -92,7 +92,8 @@ def serve(lab: Lab, copy: Path | None, port: int, browser: bool) -> None:
     lab.copies.mkdir(parents=True, exist_ok=True)
     _bring_documents(lab)
     start = f"/lab/tree/{quote(copy.relative_to(lab.copies).as_posix())}" if copy else index.URL
-    app = LabApp.initialize_server(argv=list(_settings(lab, start, port, browser)), kernel_manager_class=Kernels)
+    ours = {"kernel_manager_class": Kernels, "contents_manager_class": saving.Contents}
+    app = LabApp.initialize_server(argv=list(_settings(lab, start, port, browser)), **ours)
     app.contents_manager.register_pre_save_hook(saving.keeper(lab.redactor))
     pages = [(url_path_join(app.base_url, place), page, {"lab": lab}) for place, page in index.PAGES.items()]
     app.web_app.add_handlers(".*$", pages)
