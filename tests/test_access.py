@@ -25,6 +25,8 @@ def test_whom_the_policies_let_in_before_and_after(target: Database, tmp_path: P
     assert {(t, w) for t, c, w in seen if c == "delete"} == {("notes", "stranger"), ("notes", "anonymous")}
     meant = ["public.document_versions select", "public.notes delete by stranger"]
     left = access.exposed(found.after, meant)
+    assert access.outdated(found.before, meant) == meant
+    assert access.outdated(found.after, [*meant, "public.gone select"]) == ["public.gone select"]
     assert seen - set(left[["table", "command", "who"]].itertuples(index=False, name=None)) == {
         ("document_versions", "select", "stranger"),
         ("document_versions", "select", "anonymous"),

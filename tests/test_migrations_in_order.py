@@ -57,5 +57,16 @@ def test_where_the_histories_differ_nothing_is_applied_that_is_not_asked_for(fir
 def test_while_a_question_is_open_nothing_is_applied(firm: Sandbox) -> None:
     told = firm.break_with("migrations-healthy")
     blocked = Path(told["parameters"]["folder"]) / "20251120000000_blocked.sql"
-    blocked.write_text("create extension not_on_this_machine;")
+    blocked.write_text("select cron.schedule('a', '* * * * *', 'select 1');")
     assert looked(firm, told)[1] == []
+
+
+def test_an_extension_that_the_target_does_not_offer_is_the_files_fault(firm: Sandbox) -> None:
+    told = firm.break_with("migrations-healthy")
+    asking = Path(told["parameters"]["folder"]) / "20251120000000_asking.sql"
+    asking.write_text("create extension not_on_the_target;")
+    folder, planned = looked(firm, told)
+    assert (archive.summary(folder)["causes"], planned) == (["file-fails"], [])
+    (mend,) = plan.load(folder / "plan.json").actions
+    assert (mend.name, mend.arguments["path"]) == ("migrations.mend_file", str(asking))
+    assert "not_on_the_target: the target does not offer it" in mend.arguments["why"]

@@ -176,6 +176,12 @@ def intended(found: pd.DataFrame, meant: Sequence[str]) -> pd.Series[bool]:
     return pairs.isin(meant) | (pairs + " by " + found.who.astype(str)).isin(meant)
 
 
+def outdated(found: pd.DataFrame, meant: Sequence[str]) -> list[str]:
+    """What is said to be meant and is not open: the table was renamed, or closed. One that comes would be open."""
+    reached = found[(found.who != "owner") & (found.allowed != False)]  # noqa: E712  # what could not be tried may be
+    return [one for one in meant if not intended(reached, [one]).any()]
+
+
 def changed(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """What is allowed after and was not before, or the other way round; a new table was closed before."""
     both = before.merge(after, on=COLUMNS[:3], how="right", suffixes=("_before", "_after"))

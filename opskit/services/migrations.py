@@ -25,6 +25,7 @@ from opskit.services import (
     bodies,
     busiest,
     catalog,
+    extensions,
     hazards,
     indexes,
     migrating,
@@ -222,6 +223,10 @@ class Migrations:
     def offenders(self, files: Sequence[File]) -> pd.DataFrame:
         """How many rows of the target each new constraint, NOT NULL, unique index or cast would be refused for."""
         return offenders.count(self.database, files)
+
+    def extensions(self, files: Sequence[File]) -> pd.DataFrame:
+        """file, line, extension, takes (None: not to be told), why: whether the target takes each that they make."""
+        return extensions.made(self.database, self.role, files)
 
     def invalid_indexes(self) -> pd.DataFrame:
         """index, table, leftover: indexes that no query uses and every write pays for, those being built apart.
