@@ -230,6 +230,8 @@ def reported(**changes: Any) -> dict[str, Any]:
         ([reported(failure_type="network")] * 2, [], 0),
         ([reported(failure_type="network", user_id=f"u{n}") for n in range(6)], [], 6),
         ([reported(failure_type="conflict")] * 3, [line(at=NOW)], 3),  # again and again
+        ([reported(failure_type="network")] * 3, [line()], 3),
+        ([reported(failure_type="network")] * 3, [line(at=NOW)], 0),  # it broke often, and holds again
         ([], [], 0),
     ],
 )
@@ -239,6 +241,62 @@ def test_a_failure_counts_until_a_save_succeeds(
     told = pd.DataFrame(failures, columns=["created_at", "failure_type", "user_id", "document"])
     log = pd.DataFrame(lines, columns=["at", "status", "operation", "code", "document"])
     assert len(saving.ongoing(told, log)) == left
+
+
+def crowd(kind: str, users: int, apart: float = 0) -> pd.DataFrame:
+    """Reports of as many users, so many minutes apart."""
+    said = [
+        reported(failure_type=kind, user_id=f"u{n}", document=f"d{n}", created_at=LOST + timedelta(minutes=apart) * n)
+        for n in range(users)
+    ]
+    return pd.DataFrame(said)
+
+
+def busy(documents: int) -> pd.DataFrame:
+    """As many documents saved at that hour."""
+    return pd.DataFrame([line(document=f"b{n}") for n in range(documents)])
+
+
+@pytest.mark.parametrize(
+    ("failures", "documents", "counted"),
+    [
+        (crowd("network", 6), 40, 6),
+        (crowd("network", 5), 40, 0),
+        (crowd("network", 6), 1000, 0),  # somebody is on a train at any time
+        (crowd("network", 60), 1000, 60),
+        (crowd("network", 24, apart=60), 40, 0),  # one after the other, all day
+        (crowd("conflict", 6, apart=5), 40, 6),  # whenever the clock strikes between them
+        (crowd("conflict", 6), 1000, 0),
+        (crowd("network", 6), 0, 6),  # nobody else gets through at all
+    ],
+)
+def test_many_are_many_at_once_and_a_share_of_who_writes(failures: pd.DataFrame, documents: int, counted: int) -> None:
+    log = busy(documents) if documents else pd.DataFrame([line()]).head(0)
+    for later in range(0, 60, 7):
+        moved = failures.assign(created_at=failures.created_at + timedelta(minutes=later))
+        assert saving.together(moved, log.assign(at=log["at"] + timedelta(minutes=later))).sum() == counted, later
+
+
+@pytest.mark.parametrize(
+    ("failures", "documents", "found"),
+    [
+        (crowd("conflict", 3), 40, True),
+        (crowd("conflict", 2), 40, False),
+        (crowd("conflict", 3), 1000, False),
+        (crowd("conflict", 10), 1000, True),
+        (pd.DataFrame([reported(failure_type="conflict")] * 51), 1000, True),  # within one hour
+        (pd.DataFrame([reported(failure_type="network")] * 51), 1000, False),
+        (
+            crowd("conflict", 1).loc[[0] * 60].assign(created_at=[LOST + timedelta(hours=n) for n in range(60)]),
+            40,
+            False,
+        ),
+    ],
+)
+def test_conflicts_are_frequent_by_their_share_and_by_the_hour(
+    failures: pd.DataFrame, documents: int, found: bool
+) -> None:
+    assert saving.frequent(pd.DataFrame({"document": failures.document.unique()}), failures, busy(documents)) is found
 
 
 @pytest.mark.parametrize("hit", [Hit(hard=3, conflicts=0, lost=0), Hit(hard=12, conflicts=0, lost=11), Hit(0, 0, 9)])

@@ -18,6 +18,9 @@ from opskit.services.texts import told
 QUIET = timedelta(minutes=15)  # without an attempt: before that, an open tab may hold newer text than anything stored
 OFTEN = 3  # conflicts or broken connections of one writer
 MANY = 5  # writers who have them at the same time
+SHARE = 0.05  # of those who write then: where thousands do, a few are cut off or in conflict at any time
+HOURLY = 50  # conflicts; an alert's number
+RARE = 0.01  # of the documents written in; on an ordinary day some are open on two devices
 NEAR = timedelta(seconds=60)  # between a log line and what it is about
 SLACK = timedelta(seconds=2)  # a request is logged at its beginning, and keeps its snapshot a little later
 WAITED = ("55P03", "57014")  # lock not available; statement timeout
@@ -77,14 +80,39 @@ def ongoing(failures: pd.DataFrame, log: pd.DataFrame) -> pd.DataFrame:
     """The reported failures that still matter.
 
     Over are those after which a save of that document succeeded. A conflict or a broken connection now and then is an
-    ordinary day: these count, over or not, where one writer has often had them, or many writers have.
+    ordinary day: these count where one writer has often had them, or many had them together, over or not. A
+    connection that broke often and holds again is over all the same; a conflict that a save ended may have been won by
+    the other device.
     """
     saved = log[log.status == 200].groupby("document")["at"].max().to_dict()
     over = pd.to_datetime(failures.document.map(saved), utc=True) > pd.to_datetime(failures.created_at, utc=True)
-    by_type = failures.groupby("failure_type").user_id
     often = failures.groupby(["failure_type", "user_id"]).user_id.transform("size") >= OFTEN
-    usual = failures.failure_type.isin(["conflict", "network"])
-    return failures[(usual & (often | (by_type.transform("nunique") > MANY))) | (~usual & ~over)]
+    crowd = together(failures, log)
+    conflict, network = failures.failure_type == "conflict", failures.failure_type == "network"
+    return failures[
+        (conflict & (often | crowd)) | (network & ((often & ~over) | crowd)) | (~conflict & ~network & ~over)
+    ]
+
+
+def together(failures: pd.DataFrame, log: pd.DataFrame) -> pd.Series[bool]:
+    """Which reports are of many writers within an hour, and of a share of all who wrote then."""
+    found = pd.Series(False, index=failures.index)
+    for shift in ("0min", "30min"):  # so that no half an hour falls between two hours
+        hour, wrote = _hours(failures.created_at, shift), log.groupby(_hours(log["at"], shift)).document.nunique()
+        writers = failures.groupby([hour, "failure_type"]).user_id.transform("nunique")
+        found |= (writers > MANY) & (writers >= SHARE * hour.map(wrote).fillna(0))
+    return found
+
+
+def _hours(moments: pd.Series, shift: str = "0min") -> pd.Series:
+    return (pd.to_datetime(moments, utc=True) + pd.Timedelta(shift)).dt.floor("h")
+
+
+def frequent(torn: pd.DataFrame, failures: pd.DataFrame, log: pd.DataFrame) -> bool:
+    """Whether writers run into each other's saves more than on an ordinary day; `torn`: documents with two devices."""
+    refusals = failures[(failures.failure_type == "conflict") & failures.document.isin(torn.document)]
+    hourly = _hours(refusals.created_at).value_counts()
+    return len(torn) >= max(3, RARE * log.document.nunique()) or bool((hourly > HOURLY).any())
 
 
 def refused_for_good(failures: pd.DataFrame, log: pd.DataFrame) -> pd.DataFrame:
