@@ -17,6 +17,7 @@ from opskit.services.ai_errors import (
     refuge,
     rerouted,
     routes,
+    several,
     strangers,
     trouble,
     unproven,
@@ -146,6 +147,14 @@ def requests(*rows: tuple[str, str, int]) -> pd.DataFrame:
 def test_failures_count_from_five_and_from_five_percent_on(failed: int, succeeded: int, counts: bool) -> None:
     seen = requests(("openai", "outage", failed), ("openai", "ok", succeeded), ("anthropic", "ok", 1))
     assert set(trouble(seen, [Kind.OUTAGE])) == ({"openai"} if counts else set())
+
+
+@pytest.mark.parametrize(
+    ("people", "found"),
+    [([["a", "b"]], True), ([["a"], ["b"]], True), ([["a"], ["a"]], False), ([["a"]], False), ([], False)],
+)
+def test_one_person_with_two_errors_is_one(people: list[list[str]], found: bool) -> None:
+    assert several(pd.DataFrame({"some_users": people})) is found
 
 
 def test_without_a_request_nothing_can_be_told() -> None:

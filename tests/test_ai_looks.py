@@ -149,8 +149,8 @@ FEWEST = """delete from ai_requests where left(selected_model, 3) = 'gpt' and id
 FAIL = "update ai_requests set status = 'failed', error = '{}' where left(selected_model, 3) = 'gpt'"
 HANGS = FAIL.format("Request timed out.")
 HALF_AWAY = """update ai_requests set error = '504 Gateway Time-out' where id in (
-    select id from ai_requests where error = 'Request timed out.' order by md5(id::text)
-    limit (select count(*) / 2 from ai_requests where error = 'Request timed out.'))"""
+    select id from (select id, row_number() over (order by created_at, id) as place
+                    from ai_requests where error = 'Request timed out.') r where mod(place, 2) = 0)"""
 NO_LIST = {"service": "openai", "route": "/v1/models", "status": 503, "from": "now"}
 
 

@@ -203,6 +203,11 @@ def answering(
     return None, f"none succeeded, {told(failed)}" if count else "not asked", count
 
 
+def several(rows: pd.DataFrame) -> bool:
+    """Whether more than one person met these errors; `some_users` names two of each row's, if there are two."""
+    return len(set().union(*rows.some_users)) > 1
+
+
 def ever_since(troubled: Mapping[str, pd.DataFrame], requests: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Those providers with this trouble, of `trouble`, of which no request succeeded after its first: it hit all."""
     well = requests[requests.kind == "ok"].groupby("provider")["last"].max()
