@@ -69,6 +69,17 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextmanager
+def signals_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM, and a terminal that closes, like Ctrl-C: what is under way ends in order."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with handled_by(interrupt):
+        yield
+
+
+@contextmanager
 def handled_by(handler: Any) -> Iterator[None]:
     """The signals that ask a process to stop go to `handler` meanwhile."""
     if threading.current_thread() is not threading.main_thread():  # signals are not ours to hear

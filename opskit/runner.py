@@ -43,7 +43,7 @@ from opskit.environment import Environment, Limits, all_variables, standing, var
 from opskit.journal import Journal
 from opskit.lock import attended
 from opskit.outcome import Outcome, classify
-from opskit.permit import STOPPING, handled_by, undisturbed
+from opskit.permit import STOPPING, signals_as_interrupt, undisturbed
 from opskit.plan import Plan
 from opskit.redaction import Redactor, each, redactor
 from opskit.runbooks import without_pictures
@@ -408,17 +408,6 @@ def _papermill(notebook: Path, given: dict[str, Any], session: Session) -> None:
         execute_notebook(
             str(notebook), None, parameters=given, engine_name="opskit", progress_bar=False, session=session
         )
-
-
-@contextmanager
-def signals_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM, and a terminal that closes, like Ctrl-C: the run ends interrupted, sealed, its kernel gone."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with handled_by(interrupt):
-        yield
 
 
 @contextmanager

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
+from support import OPSKIT, quickly
 
 from opskit import sandbox
 from opskit.commands.runs import look
@@ -46,3 +51,31 @@ def test_scenario(name: str, twin: bool, firm: Sandbox) -> None:
 @pytest.mark.parametrize(("name", "twin"), EVERY)
 def test_scenario_in_other_companies(name: str, twin: bool, seed: int, firm: Sandbox) -> None:
     assert rehearse(firm, name, seed, twin, look, approve_and_apply).wrong == []
+
+
+STOPS = [
+    (sign, command, phase)
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for command in ("drill", "demo")
+    for phase in ("starting", "broken")
+]
+
+
+@pytest.mark.parametrize(("sign", "command", "phase"), quickly(STOPS, STOPS[3], STOPS[4]))
+def test_whoever_stops_a_rehearsal_leaves_no_company_behind(
+    sign: signal.Signals, command: str, phase: str, tmp_path: Path
+) -> None:
+    """The process alone is told, as by `kill`; Ctrl-C tells its children too."""
+    surroundings = os.environ | {"OPSKIT_STATE": str(tmp_path / "state"), "OPSKIT_OUTPUTS": str(tmp_path / "outputs")}
+    words = {"drill": ["drill", "stripe-webhook-replay", "--seed", "1", "--jobs", "1"], "demo": ["demo"]}[command]
+    place = {"starting": "state/d*/lock", "broken": "outputs/*/*/notebook.ipynb"}[phase]
+    with subprocess.Popen([OPSKIT, *words], env=surroundings, stdout=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.glob(place)):
+            assert process.poll() is None
+            time.sleep(0.05)
+        company = [path for path in (tmp_path / "state").glob("d*") if path.is_dir()]
+        process.send_signal(sign)
+        process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert company
+    assert not any(path.exists() for path in company)

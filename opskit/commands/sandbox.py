@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import groupby
+from multiprocessing import Event
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from opskit.errors import BadInput, OpskitError
 from opskit.linting import exercised
 from opskit.outcome import Exit, Outcome
 from opskit.parameters import validate
+from opskit.permit import signals_as_interrupt, undisturbed
 from opskit.runbooks import load
 
 NAME = click.option(
@@ -213,20 +215,40 @@ Wanted = tuple[str, int, bool]
 
 def _rehearse_all(wanted: list[Wanted], jobs: int) -> list[Score]:
     """Every drill, spread over `jobs` sandboxes of their own, each in a process of its own."""
-    scores = []
-    with ProcessPoolExecutor(max(jobs, 1)) as pool:
+    scores, over = [], Event()
+    with signals_as_interrupt(), ProcessPoolExecutor(max(jobs, 1), initializer=_hear, initargs=(over,)) as pool:
         shares = [pool.submit(_rehearse_some, wanted[n::jobs], f"drill-{os.getpid()}-{n}") for n in range(jobs)]
-        for share in shares:
-            scores += share.result()
+        try:
+            for share in shares:
+                scores += share.result()
+        except KeyboardInterrupt:
+            over.set()
+            answering.trouble.print("Stopping: no other drill begins.")
+            raise
     return sorted(scores, key=lambda s: (s.scenario, s.seed, s.twin))
 
 
+_over: list[Any] = []  # set once no other drill is to begin: a run that is interrupted ends well, and tells nobody
+
+
+def _hear(over: Any) -> None:
+    _over[:] = [over]
+
+
 def _rehearse_some(wanted: list[Wanted], name: str) -> list[Score]:
-    found = company.start(name)
-    try:
-        return [_told(_rehearse_one(found, *one)) for one in wanted]
-    finally:
-        found.stop()
+    with _company(name) as found:
+        return [_told(_rehearse_one(found, *one)) for one in wanted if not _over[0].is_set()]
+
+
+@contextmanager
+def _company(name: str) -> Iterator[company.Sandbox]:
+    """A company of its own, gone afterwards, also where a terminal is closed or a job cancelled meanwhile."""
+    with signals_as_interrupt():
+        try:
+            yield company.start(name)
+        finally:
+            with undisturbed():
+                company.stop(name)
 
 
 def _rehearse_one(found: company.Sandbox, scenario: str, seed: int, twin: bool) -> Score:
@@ -263,11 +285,8 @@ def demo() -> Reply:
     name = "demo"
     with _plainly():
         company.stop(name)
-        found = company.start(name)
-        try:
+        with _company(name) as found:
             return _tour(found, say)
-        finally:
-            found.stop()
 
 
 def _tour(found: company.Sandbox, say: Any) -> Reply:
@@ -278,6 +297,8 @@ def _tour(found: company.Sandbox, say: Any) -> Reply:
     given = {**truth["parameters"], "environment": found.name, "incident": f"demo-{os.getpid()}"}
     folder, outcome = look(truth["runbook"], given)
     say(ended(folder, outcome).text + "\n", markup=False)
+    if outcome is not Outcome.PLANNED:  # somebody stopped it
+        return Reply(exit=outcome.exit)
     proposed = plan.load(folder / "plan.json")
     say(f"{proposed}\n", markup=False)
     say("[bold]4. Approve and apply exactly that plan[/bold] (opskit approve last, opskit apply last)")
