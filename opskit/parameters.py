@@ -78,12 +78,20 @@ def _moment(value: Any) -> datetime:
     return found.astimezone(UTC)
 
 
+WORDS: dict[str, str] = {}  # by its pattern, what to give where something is written as a pattern wants it
+
+
+def written(pattern: str, what: str, words: str) -> Any:
+    WORDS[pattern] = words
+    return Annotated[str, StringConstraints(pattern=pattern), Field(title=what)]
+
+
 def identifier(prefix: str, what: str) -> Any:
-    return Annotated[str, StringConstraints(pattern=rf"^{prefix}[A-Za-z0-9]+$"), Field(title=what)]
+    return written(rf"^{prefix}[A-Za-z0-9]+$", what, f"give {what}, such as {prefix}1OuVfe2eZvKY")
 
 
 def name(what: str) -> Any:
-    return Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"), Field(title=what)]
+    return written(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", what, "give up to 64 letters, digits, dots and dashes")
 
 
 Text = Annotated[str, StringConstraints(max_length=2000)]
@@ -95,12 +103,16 @@ Moment = Annotated[datetime, BeforeValidator(moment), PlainSerializer(lambda at:
 IncidentId = name("an incident's id")
 EnvironmentName = name("an environment's name")
 UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
-DocumentId = Annotated[str, StringConstraints(pattern=UUID), Field(title="a document's id")]
+DocumentId = written(UUID, "a document's id", "give an id such as 4f6b1c9e-0d2a-4b57-9c38-5e7a1d3f2b60")
 CustomerId = identifier("cus_", "a Stripe customer")
 EndpointId = identifier("we_", "a Stripe webhook endpoint")
 EventId = identifier("evt_", "a Stripe event")
 Folder = Annotated[str, StringConstraints(min_length=1, max_length=1000), Field(title="a folder's path")]
-Versions = Annotated[str, StringConstraints(pattern=r"^(pending|[0-9]+(\s*,\s*[0-9]+)*)$")]
+Versions = written(
+    r"^(pending|[0-9]+(\s*,\s*[0-9]+)*)$",
+    "versions",
+    "give pending, or versions such as 20251103090000, 20251104100000",
+)
 Work = Literal["preflight", "apply", "diagnose", "backfill", "rollback"]
 Base = Literal["target", "empty"]
 
@@ -165,6 +177,9 @@ def declared_here(namespace: Mapping[str, Any]) -> type[BaseModel]:
     return _model({key: (kind, Field(namespace.get(key))) for key, kind in annotations.items()})
 
 
+REMEMBERED = " Where its line is corrected already, this kernel still remembers it: restart the kernel."
+
+
 def undeclared(namespace: Mapping[str, Any]) -> list[str]:
     """Plain values set before `begin` that nobody declared: a mistyped parameter, injected by name."""
     known = namespace.get("__annotations__", {})
@@ -176,17 +191,21 @@ def undeclared(namespace: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def validate(model: type[BaseModel], given: Mapping[str, Any], source: str) -> BaseModel:
-    """`given` as the model wants it. Raises BadInput that names every wrong parameter and what it should be."""
+def validate(model: type[BaseModel], given: Mapping[str, Any], source: str, more: str = "") -> BaseModel:
+    """`given` as the model wants it. Raises BadInput that names every wrong parameter and what it should be.
+
+    `more` is what to say of a parameter that nobody knows.
+    """
     unknown = [key for key in given if key not in model.model_fields]
     if unknown:
         known = ", ".join(model.model_fields)
-        raise BadInput(f"{source}: unknown parameter {', '.join(map(repr, unknown))}.", f"This runbook has: {known}.")
+        strange = ", ".join(map(repr, unknown))
+        raise BadInput(f"{source}: unknown parameter {strange}.", f"This runbook has: {known}.{more}")
     try:
         return model(**given)
     except ValidationError as error:
         lines = [
-            f"parameter {'.'.join(map(str, e['loc']))!r}: {_plain(e['msg'])} (given: {e['input']!r})"
+            f"parameter {'.'.join(map(str, e['loc']))!r}: {_plain(e)} (given: {e['input']!r})"
             for e in error.errors(include_url=False)
         ]
         raise BadInput(f"{source}: " + "; ".join(lines) + ".", "`opskit describe` lists what is accepted.") from None
@@ -263,6 +282,9 @@ def _model(fields: Declaration) -> type[BaseModel]:
     return make("Parameters", __config__=ConfigDict(extra="forbid", validate_default=True), **fields)
 
 
-def _plain(message: str) -> str:
-    message = message.removeprefix("Value error, ")
+def _plain(error: Any) -> str:
+    """What pydantic says, in words for people."""
+    if words := WORDS.get(error.get("ctx", {}).get("pattern", "")):
+        return words
+    message = str(error["msg"]).removeprefix("Value error, ")
     return message[:1].lower() + message[1:]

@@ -269,7 +269,7 @@ def begin(runbook: str) -> Run:
     again = unseen.SEE in namespace  # what cells have set since is no mistyped parameter
     mistyped = [] if again else parameters.undeclared(namespace)
     given = {key: namespace[key] for key in (*model.model_fields, *mistyped)}
-    checked = parameters.validate(model, given, runbook)
+    checked = parameters.validate(model, given, runbook, parameters.REMEMBERED if mistyped and not handed else "")
     about = _about(runbook, checked)
     target = environment.load(about["environment"], Path(about["root"]))
     secrets = json.loads(handed) if handed else {"read": environment.resolve(target, "read")}

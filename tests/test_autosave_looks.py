@@ -32,9 +32,9 @@ MANY_LOSSES = """
 """
 
 
-def again(firm: Sandbox) -> tuple[Outcome, dict[str, dict[str, Any]], list[str]]:
+def again(firm: Sandbox, **given: Any) -> tuple[Outcome, dict[str, dict[str, Any]], list[str]]:
     """The outcome, what the checks answered, the names of the actions planned."""
-    folder, outcome = look("autosave-incidents", {"environment": firm.name})
+    folder, outcome = look("autosave-incidents", {"environment": firm.name, **given})
     return outcome, answers(folder), [action.name for action in plan.load(folder / "plan.json")]
 
 
@@ -43,6 +43,25 @@ def test_a_policy_that_reads_another_table_is_left_open(firm: Sandbox, tmp_path:
     outcome, found, planned = again(firm)
     assert [found[name]["answer"] for name in ("owners-let-in", "strangers-kept-out")] == ["unknown", "unknown"]
     assert (outcome, planned) == (Outcome.UNKNOWN, [])
+
+
+def test_one_document_is_looked_at_and_nothing_is_said_of_others(firm: Sandbox) -> None:
+    _, found, planned = again(firm, document="00000000-0000-4000-8000-000000000000")
+    assert (found["document-there"]["answer"], planned) == ("unknown", [])
+    told = firm.break_with("autosave-truncation")
+    one, *others = told["actors"]["lost_documents"]
+    outcome, found, planned = again(firm, document=one)
+    assert (outcome, planned.count("documents.restore")) == (Outcome.PLANNED, 1)
+    assert found["every-loss-in-hand"]["answer"] == "unknown"
+    assert found["text-kept-whole"]["answer"] == "no"
+    assert "on 0 documents that show no loss" in found["text-kept-whole"]["because"]
+    with everything(firm.name)[1].database.transaction() as cursor:
+        cursor.execute(BROUGHT_BACK, {"ids": [one]})
+    _, found, planned = again(firm, document=one)
+    assert found["nothing-lost"]["answer"] == "unknown"
+    assert "others were not asked about" in found["nothing-lost"]["because"]
+    assert "documents.restore" not in planned
+    assert others
 
 
 @pytest.mark.deep

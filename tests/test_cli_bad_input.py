@@ -51,7 +51,10 @@ def refused(opskit: Opskit, *arguments: object, code: int = 2) -> str:
 PARAMETERS: dict[str, tuple[tuple[str, str], list[str]]] = {
     "unknown": (("customr", "cus_1"), ["unknown parameter 'customr'", "This runbook has: incident, environment"]),
     "mistyped": (("customer", "5"), ["parameter 'customer'", "valid string", "given: 5", "opskit describe"]),
-    "of another kind": (("endpoint", "cus_1"), ["parameter 'endpoint'", "pattern '^we_", "given: 'cus_1'"]),
+    "of another kind": (
+        ("endpoint", "cus_1"),
+        ["parameter 'endpoint'", "such as we_", "given: 'cus_1'"],
+    ),
     "a flag that is none": (("unmask", "maybe"), ["parameter 'unmask'", "valid boolean"]),
     "out of the calendar": (("since", "99999999d"), ["parameter 'since'", "outside the times that a calendar has"]),
     "naive": (("since", "2026-11-23T03:10:00"), ["parameter 'since'", "no zone; add Z for UTC or an offset"]),
@@ -62,8 +65,11 @@ PARAMETERS: dict[str, tuple[tuple[str, str], list[str]]] = {
         ("my-hours", "5"),
         ["'my-hours' cannot be a parameter's name", "letters, digits and underscores"],
     ),
-    "a path for an incident": (("incident", "../../etc"), ["parameter 'incident'", "pattern"]),
-    "a path for an environment": (("environment", "../production"), ["parameter 'environment'", "pattern"]),
+    "a path for an incident": (("incident", "../../etc"), ["parameter 'incident'", "give up to 64 letters"]),
+    "a path for an environment": (
+        ("environment", "../production"),
+        ["parameter 'environment'", "give up to 64 letters"],
+    ),
 }
 
 

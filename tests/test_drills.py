@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-from support import OPSKIT, quickly
+from support import OPSKIT, Opskit, quickly
 
 from opskit import sandbox
 from opskit.commands.runs import look
 from opskit.commands.sandbox import approve_and_apply, written
 from opskit.drill import rehearse
+from opskit.outcome import Outcome
 from opskit.sandbox import Sandbox
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -79,3 +80,11 @@ def test_whoever_stops_a_rehearsal_leaves_no_company_behind(
     assert process.returncode == 1
     assert company
     assert not any(path.exists() for path in company)
+
+
+def test_a_rehearsal_leaves_an_archive_that_proves_itself(firm: Sandbox, outputs: Path, opskit: Opskit) -> None:
+    firm.break_with("endpoint-disabled")
+    folder, outcome = look("stripe-webhook-replay", {"environment": firm.name, "since": "6h"})
+    assert outcome is Outcome.PLANNED
+    approve_and_apply(folder)
+    assert opskit("verify").exit_code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from opskit import parameters, runbooks
 from opskit.errors import BadInput
 from opskit.parameters import (
     KINDS,
+    REMEMBERED,
     declared,
     declared_here,
     from_file,
@@ -225,6 +227,17 @@ def test_in_the_kernel_a_mistyped_parameter_is_seen() -> None:
     namespace: dict[str, Any] = {"In": [], "Out": {}, "_": 1, "__doc__": "x"}
     exec("from opskit.parameters import Count\nhours: Count = 1\nhour = 2\nimport os", namespace)  # noqa: S102
     assert undeclared(namespace) == ["hour"]
+    with pytest.raises(BadInput, match=r"unknown parameter 'hour'\. This runbook has: hours\..* restart the kernel"):
+        validate(declared_here(namespace), {"hours": 1, "hour": 2}, "here", REMEMBERED)
+
+
+@pytest.mark.parametrize("kind", ["DocumentId", "CustomerId", "EndpointId", "EventId", "Versions"])
+def test_what_is_written_otherwise_is_answered_with_an_example_that_is_right(kind: str) -> None:
+    model = declared(f"from opskit.parameters import {kind}\nit: {kind} = 'pending'")
+    with pytest.raises(BadInput, match="give ") as refused:
+        validate(model, {"it": "../never"}, "here")
+    example = re.findall(r"such as (\S+?)[,.)]? ", refused.value.message)[0]
+    assert validate(model, {"it": example}, "here")
 
 
 # Files and -p.

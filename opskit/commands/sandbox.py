@@ -17,6 +17,7 @@ import yaml
 
 from opskit import approval, plan, provenance
 from opskit import sandbox as company
+from opskit.archive import keep
 from opskit.checks import HEALTHY, UNKNOWN
 from opskit.commands import answering
 from opskit.commands.answering import Reply, archive, root, verb
@@ -272,7 +273,8 @@ def approve_and_apply(folder: Path) -> tuple[Path, Outcome]:
     proposed = plan.load(folder / "plan.json")
     typed = f"{proposed.made_for['environment']} {len(proposed)}"
     word = approval.approve(proposed, provenance.operator(), typed, with_removals=True, max_actions=len(proposed))
-    word.save(archive().approval(folder))
+    word.save(place := archive().approval(folder))
+    keep(f"{folder.name} approved by {word.approver}", place)
     return carry_out(folder)
 
 

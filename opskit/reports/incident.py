@@ -172,10 +172,9 @@ class Incident:
 
     @cached_property
     def detected(self) -> datetime | None:
+        """As somebody said it: that a run began proves nothing about when the trouble was noticed."""
         given = [one.head["parameters"].get("detected_at") for one in self.records]
-        rated = [event["detected"] for one in self.records for event in one.told("priority")]
-        found = list(filter(None, given)) or rated[:1]
-        return min((datetime.fromisoformat(when) for when in found), default=None)
+        return min((datetime.fromisoformat(when) for when in given if when), default=None)
 
     @cached_property
     def priority(self) -> str:

@@ -261,12 +261,12 @@ def _await(folder: Path) -> Sandbox:
 
 def _end(folder: Path) -> None:
     """End the process that holds the lock: it is ours, whatever its number was used for before."""
-    pid = _facts(folder).get("pid")
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        if pid and _held(folder):
-            os.kill(pid, sign)
-        ends = time.monotonic() + 10
+        told, ends = None, time.monotonic() + 10
         while time.monotonic() < ends and _held(folder):
+            pid = _facts(folder).get("pid")  # one that has just begun says its number a little later
+            if pid and pid != told:
+                os.kill(told := pid, sign)
             time.sleep(0.02)
 
 

@@ -223,6 +223,10 @@ class Documents:
             self.database.first("select user_id::text as owner from documents where id = %(id)s", id=document).owner
         )
 
+    def exists(self, document: str) -> bool:
+        """Whether there is such a document."""
+        return bool(self.database.first("select exists (select from documents where id = %(id)s)", id=document).exists)
+
     def compared(self, risky: pd.DataFrame) -> pd.DataFrame:
         """The same rows with `words_lost`, how much of the copy's text that is, and `words_only_stored`."""
         rows = risky[["document", "kind", "copy"]].itertuples(index=False, name=None)
