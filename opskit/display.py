@@ -193,7 +193,8 @@ def counts_over_time(frame: pd.DataFrame, when: str, by: str, title: str) -> Any
     for (ink, hatch), kind in zip(INKS * 3, counted.columns, strict=False):
         axes.bar(counted.index, counted[kind], width, bottom=bottom, label=str(kind), color=ink, hatch=hatch)
         bottom = bottom + counted[kind]
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))  # beside, or it hides a bar
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(f"UTC, per {step}")
     return figure
 
