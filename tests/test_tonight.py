@@ -57,6 +57,32 @@ def test_a_renamed_column_and_a_revoked_right_are_named_with_the_runbooks_that_n
     assert not any("ai_requests" in said for said in wrong["autosave-incidents"])
 
 
+def test_a_value_that_was_renamed_there_is_named_with_the_statements_that_wait_for_it(
+    opskit: Opskit, firm: Sandbox, tmp_path: Path
+) -> None:
+    amiss(
+        firm,
+        tmp_path,
+        "alter table ai_background_tasks drop constraint ai_background_tasks_status_check, alter status drop default",
+        "update ai_background_tasks set status = 'waiting' where status = 'queued'",
+        "alter table ai_background_tasks add check (status = 'waiting' or status = 'running' or status = 'failed' "
+        "or status = 'succeeded')",
+        "create type outcome as enum ('succeeded', 'failed', 'timeout', 'rate_limited')",
+        "alter table ai_requests alter status drop default, alter status type outcome using status::outcome",
+        "alter type outcome rename value 'succeeded' to 'done'",
+        # What forbids more than ours, or may hold and may not, is nobody's mistake.
+        "alter table documents add check (status in ('complete', 'draft') or word_count >= 0)",
+        "alter table documents add constraint fresh check (status = 'complete') not valid",
+    )
+    found = told(opskit, firm)
+    wrong = {name: [said for good, said in lines if good is False] for name, lines in found.items()}
+    tasks = "'queued' never holds: ai_background_tasks.status is one of failed, running, succeeded, waiting."
+    assert f"services/tasks STUCK: {tasks}" in wrong["ai-worker-failures"]
+    assert any('"succeeded"' in said for said in wrong["ai-worker-failures"])
+    assert all("tasks" in said or "outcome" in said for said in wrong["ai-worker-failures"]), wrong
+    assert {name for name, said in wrong.items() if said} == {"ai-worker-failures"}, wrong
+
+
 @pytest.mark.deep
 def test_what_a_role_would_silently_not_see_is_told(opskit: Opskit, firm: Sandbox, tmp_path: Path) -> None:
     try:

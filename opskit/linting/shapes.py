@@ -206,7 +206,7 @@ def _expression(node: Any, level: Level, schema: Schema) -> Iterator[Verdict]:
 def _compared(node: Any, level: Level, schema: Schema) -> Iterator[Verdict]:
     operator = node.name[-1].sval
     for one, other in ((node.lexpr, node.rexpr), (node.rexpr, node.lexpr)):
-        column = level.column(one, schema)
+        column = level.column(_as_text(one), schema)
         if column is None or column[1] not in schema.allowed:
             continue
         allowed, spelled = schema.allowed[column[1]], ".".join(column[1])
@@ -221,6 +221,12 @@ def _compared(node: Any, level: Level, schema: Schema) -> Iterator[Verdict]:
                 then = "is always true" if always else "never holds"
                 may = ", ".join(sorted(allowed))
                 yield "never", place or node.location, f"{value!r} {then}: {spelled} is one of {may}."
+
+
+def _as_text(node: Any) -> Any:
+    """`status` of `status::text`: a text as text, or the label of an enum, is what it was."""
+    cast = isinstance(node, nodes.TypeCast) and not node.typeName.arrayBounds
+    return node.arg if cast and node.typeName.names[-1].sval in ("text", "varchar") else node
 
 
 def _met(value: str, allowed: frozenset[str], pattern: bool, operator: str) -> bool:

@@ -50,15 +50,31 @@ def _judge(query: Query, database: Database, schema: Schema) -> Iterator[Verdict
         return
     for tree in trees:
         yield from _told_to(query, tree.stmt)
-        shaped = list(shapes.judge(tree.stmt, schema))
-        yield from shaped
-        if isinstance(
-            tree.stmt, nodes.SelectStmt | nodes.InsertStmt | nodes.UpdateStmt | nodes.DeleteStmt | nodes.MergeStmt
-        ):
+        yield from _shaped(text, tree.stmt, schema)
+        if isinstance(tree.stmt, UNDERSTOOD):
             yield from prepared(text, database, query.block)
         else:
             yield from _definition(tree.stmt, query, schema)
     yield from _impostor(query)
+
+
+def _shaped(text: str, statement: Any, schema: Schema) -> Iterator[Verdict]:
+    for rule, place, wrong in shapes.judge(statement, schema):
+        yield rule, len(text.encode()[:place].decode(errors="ignore")), wrong  # the parser counts bytes
+
+
+def held(text: str, database: Database, schema: Schema, block: tuple[str, ...] = ()) -> Iterator[Verdict]:
+    """What this database says of a statement that is true of another: names, types, values that it does not allow."""
+    said = list(prepared(text, database, block))
+    yield from said
+    if any(rule == "never" for rule, *_ in said):  # the server's own word for the same
+        return
+    try:
+        trees = parse_sql(text)
+    except ParseError:
+        return
+    for tree in trees:
+        yield from _shaped(text, tree.stmt, schema)
 
 
 def _unparsable(query: Query, error: Any) -> Iterator[Verdict]:

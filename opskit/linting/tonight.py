@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -13,9 +14,10 @@ from opskit import rights
 from opskit.doctor import Finding
 from opskit.environment import Environment
 from opskit.errors import BadInput, CannotTell, Denied, NotFound
-from opskit.linting import pages, sql
+from opskit.linting import pages, schema, sql
 from opskit.linting.pages import Page
 from opskit.linting.queries import PYTHON, queries, renumbered, unknowns
+from opskit.linting.schema import Schema
 from opskit.runbooks import Runbook
 from opskit.services import Services
 
@@ -83,14 +85,20 @@ class Night:
                 yield None, str(error)
 
     def _statements(self, book: Runbook, page: Page) -> Iterator[tuple[bool | None, str]]:
-        """Tables, columns, types and functions, as the cells and the services name them."""
+        """Tables, columns, types, functions and values, as the cells and the services name them."""
+        database, living = self.services.database, self._living
         for query in queries(page):
             if query.cell.kind == "code":
-                for _, place, wrong in sql.prepared(query.text, self.services.database, query.block):
+                for _, place, wrong in sql.held(query.text, database, living, query.block):
                     yield False, f"{query.cell.id}:{query.at(place)}: {wrong}"
         for name, text in sent(book).items():
-            for _, _, wrong in sql.prepared(renumbered(unknowns(text, PYTHON)), self.services.database):
+            for _, _, wrong in sql.held(renumbered(unknowns(text, PYTHON)), database, living):
                 yield False, f"{name}: {wrong}"
+
+    @cached_property
+    def _living(self) -> Schema:
+        """Which values columns may hold there. What else a constraint forbids makes a condition needless, not wrong."""
+        return replace(schema.learn(self.services.database), filled=set(), keys=set(), growing=set())
 
     def _rights(self, book: Runbook, _: Page) -> Iterator[tuple[bool | None, str]]:
         needed = [(access, right) for access, service, right in rights.needed(book) if service == "database"]
