@@ -124,6 +124,15 @@ def test_what_is_no_runbook_is_refused(opskit: Opskit) -> None:
     assert "autosave-incidents" in answer.stderr
 
 
+def test_it_is_said_in_english_and_a_long_list_says_that_it_goes_on(tmp_path: Path, opskit: Opskit) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n\n```bash\nvercel logs --qqq\n```\n")
+    said = opskit("lint", page).stdout
+    assert re.search(r"There are: (-{1,2}[\w-]+, ){12}…\n1 thing is no longer true\.", said), said
+    page.write_text("# Page\n\n```bash\nvercel logs --qqq\nstripe status\n```\n")
+    assert "2 things are no longer true." in opskit("lint", page).stdout
+
+
 def test_commands_are_found_with_their_lines_however_they_are_written() -> None:
     text = """# don't stop
 stripe events list --live \\
@@ -156,15 +165,28 @@ def test_a_team_with_migrations_of_its_own_is_held_against_those(repository: Pat
     folder = repository / "supabase" / "migrations"
     folder.mkdir(parents=True)
     (folder / "20260101000000_mood.sql").write_text(
-        "create type mood as enum ('glad', 'sad');\ncreate table notes (id int primary key, feels mood not null);\n"
+        "create type mood as enum ('glad', 'sad');\ncreate table notes (id int primary key, feels mood not null,\n"
+        "kind text check (kind in ('new', 'old') or id < 100), "
+        "size text check (size = 'S' or size = 'L' or size is null),\n"
+        "ink varchar(9) check (ink in ('red', 'blue') and ink <> 'black') check (ink in ('red', 'green')));\n"
     )
     page = repository / "notes.md"
     page.write_text(
         "# Notes\n\n```sql\nselect id from notes where feels = 'glad';\nselect id from notes where feels = 'angry';\n"
-        "select id from notes where feels is null;\nselect id from documents;\n```\n"
+        "select id from notes where feels is null;\nselect id from documents;\n"
+        "select id from notes where kind = 'older' or size = 'L' or ink = 'red';\n"
+        "select id from notes where size = 'M';\nselect id from notes where ink = 'blue';\n"
+        "select id from notes where feels::text = 'mad';\n```\n"
     )
     found = data(opskit("lint", str(page), "--json"))
-    assert {(one["line"], one["rule"]) for one in found} == {(5, "never"), (6, "never"), (7, "name")}
+    assert {(one["line"], one["rule"]) for one in found} == {
+        (5, "never"),
+        (6, "never"),
+        (7, "name"),
+        (9, "never"),
+        (10, "never"),
+        (11, "never"),
+    }
 
 
 def test_where_there_is_no_postgresql_everything_else_is_looked_at(repository: Path, tmp_path: Path) -> None:

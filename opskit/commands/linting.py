@@ -35,9 +35,10 @@ def lint(runbook: str | None) -> Reply:
         found = [finding for page in pages for finding in look(page, reality)]
         unseen = reality.unseen
     lines = [f"{one.place}: {one.rule}: {one.wrong}" + (f" {one.remedy}" if one.remedy else "") for one in found]
-    said = f"{len(found)} things are no longer true." if found else f"All is true in {len(pages)} of {len(pages)}."
+    count = "1 {}thing is" if len(found) == 1 else f"{len(found)} {{}}things are"
+    true = "Nothing else was found." if unseen else f"All is true in {len(pages)} of {len(pages)}."
+    said = f"{count.format('other ' if unseen else '')} no longer true." if found else true
     if unseen:
-        said = f"{len(found)} other things are no longer true." if found else "Nothing else was found."
         lines.append(f"Their SQL was not looked at: {unseen}")
     exit_code = Exit.ERROR if found else Exit.PEOPLE if unseen else Exit.OK
     return Reply([asdict(one) for one in found], "\n".join([*lines, said]), exit_code)
@@ -59,19 +60,19 @@ def _paths(runbook: str | None) -> list[Path]:
 def _reality() -> Iterator[Reality]:
     """What runbooks are held against. Where no database can be made, that is everything but SQL."""
     from opskit.cli import main  # noqa: PLC0415  # it imports this module
-    from opskit.linting import schema, structure, tools  # noqa: PLC0415
+    from opskit.linting import causes, roles, schema, tools  # noqa: PLC0415
     from opskit.linting.lint import Reality  # noqa: PLC0415
     from opskit.sandbox import SCENARIOS  # noqa: PLC0415
 
     known = {**tools.recorded(), "opskit": tools.introspected(main, "opskit", __version__)}
-    rehearsed = structure.rehearsals(SCENARIOS)
+    rehearsed, contacts = causes.rehearsals(SCENARIOS), roles.roles(root())
     with ExitStack() as ending:
         try:
             database = ending.enter_context(schema.made(_scripts()))
         except CannotTell as error:
-            yield Reality(root(), known, rehearsed, unseen=str(error))
+            yield Reality(root(), known, rehearsed, contacts, unseen=str(error))
             return
-        yield Reality(root(), known, rehearsed, database, schema.learn(database))
+        yield Reality(root(), known, rehearsed, contacts, database, schema.learn(database))
 
 
 def _scripts() -> list[str]:

@@ -199,8 +199,53 @@ def _expression(node: Any, level: Level, schema: Schema) -> Iterator[Verdict]:
         case nodes.Node():
             if isinstance(node, nodes.A_Expr):
                 yield from _compared(node, level, schema)
+            yield from _at_once(node, level, schema)
             for name in node:
                 yield from _expression(getattr(node, name), level, schema)
+
+
+def _at_once(node: Any, level: Level, schema: Schema) -> Iterator[Verdict]:
+    """One column that is to equal two constants at the same time."""
+    if not isinstance(node, nodes.BoolExpr) or node.boolop != BoolExprType.AND_EXPR:
+        return
+    equal: dict[Any, dict[str, str]] = {}
+    for conjunct in _conjuncts(node):
+        for column, values, place in _equal(conjunct, level, schema):
+            before = equal.get(column, values)
+            equal[column] = {key: text for key, text in values.items() if key in before}
+            if not equal[column]:
+                one, other = (" or ".join(found.values()) for found in (before, values))
+                yield "never", place, f"{'.'.join(column[1])} cannot be {one} and {other} at once."
+                return
+
+
+def _equal(node: Any, level: Level, schema: Schema) -> Iterator[tuple[Any, dict[str, str], int]]:
+    """(column by what it goes by, the constants of which it is to equal one, where that stands)."""
+    if not isinstance(node, nodes.A_Expr) or node.kind not in (Kind.AEXPR_OP, Kind.AEXPR_IN):
+        return
+    for one, other in ((node.lexpr, node.rexpr), (node.rexpr, node.lexpr)):
+        column = level.column(_as_text(one), schema) or _spelled(one)
+        listed = list(other) if isinstance(other, list | tuple) else [other]
+        found = [value for part in listed for value in _constant(part)]
+        if node.name[-1].sval == "=" and column and len(found) == len(listed):
+            yield column, dict(found), node.location
+
+
+def _constant(node: Any) -> Iterator[tuple[str, str]]:
+    """(what makes it another than the next, how it is written)."""
+    match node:
+        case nodes.A_Const(val=nodes.Integer(ival=number)):
+            yield str(number), str(number)
+        case nodes.A_Const() | nodes.TypeCast():
+            yield from ((text.strip().casefold(), repr(text)) for text, _ in _values(node))
+
+
+def _spelled(node: Any) -> tuple[str, tuple[str, ...]] | None:
+    """The same of what no table here has, such as a column of WITH."""
+    if isinstance(node, nodes.ColumnRef) and all(isinstance(part, nodes.String) for part in node.fields):
+        names = tuple(part.sval for part in node.fields)
+        return ".".join(names), names
+    return None
 
 
 def _compared(node: Any, level: Level, schema: Schema) -> Iterator[Verdict]:

@@ -1,4 +1,4 @@
-"""Whether a notebook is a runbook: sections, title block, cells, imports, steps by hand, causes that are rehearsed."""
+"""Whether a notebook is a runbook: sections, title block, cells, imports, steps by hand."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import ast
 import importlib
 import inspect
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, get_type_hints
 
 from opskit import parameters, runbooks
@@ -28,11 +27,9 @@ LIBRARIES = {"collections", "contextlib", "datetime", "functools", "itertools", 
 SPAN = {"minute": 60, "hour": 3600, "day": 86400}
 
 
-def check(page: Page, rehearsed: Collection[str] | None) -> Iterator[Finding]:
-    """`rehearsed`: the causes that a scenario of this runbook rehearses; None where no scenario is to be had."""
+def check(page: Page) -> Iterator[Finding]:
     for look in (_sections, _title, _cells, _imports, _members, _steps, _parameters):
         yield from look(page)
-    yield from _causes(page, rehearsed)
 
 
 def found(page: Page, cell: Cell | None, line: int, rule: str, wrong: str, remedy: str = "") -> Finding:
@@ -228,43 +225,7 @@ def _parameters(page: Page) -> Iterator[Finding]:
             )
 
 
-def _causes(page: Page, rehearsed: Collection[str] | None) -> Iterator[Finding]:
-    """Declared in the table, named by a check, rehearsed by a scenario: the same causes everywhere."""
-    declared: dict[str, tuple[Cell, int]] = {}
-    for cell in page.markdown():
-        within = False
-        for number, text in enumerate(cell.text.splitlines(), 1):
-            within = bool(re.match(r"\|\s*cause\s*\|", text)) or (within and text.startswith("|"))
-            if within and (row := re.match(r"\|\s*`([\w-]+)`", text)):
-                declared[row[1]] = (cell, number)
-    used: dict[str, tuple[Cell, int]] = {}
-    for cell, node in _nodes(page):
-        if isinstance(node, ast.keyword) and node.arg == "cause" and isinstance(node.value, ast.Constant):
-            used.setdefault(str(node.value.value), (cell, node.value.lineno))
-    for cause, (cell, line) in declared.items():
-        if cause not in used:
-            yield found(page, cell, line, "cause", f"no check names {cause}.", "Add the check, or take out the row.")
-        elif rehearsed is not None and cause not in rehearsed:
-            remedy = f"Write one: docs/scenarios.md. Its `causes` hold {cause}."
-            yield found(page, cell, line, "rehearsal", f"no scenario rehearses {cause}.", remedy)
-    for cause, (cell, line) in used.items():
-        if cause not in declared:
-            wrong = f"{cause} is not in the table of causes."
-            yield found(page, cell, line, "cause", wrong, "Say there what gives it away.")
-
-
 def _nodes(page: Page) -> Iterator[tuple[Cell, Any]]:
     for cell in page.code():
         for node in ast.walk(cell.tree) if cell.tree else ():
             yield cell, node
-
-
-def rehearsals(folder: Path) -> dict[str, set[str]]:
-    """By runbook, the causes that the scenarios of a folder rehearse."""
-    import yaml  # noqa: PLC0415  # only where there are scenarios
-
-    found: dict[str, set[str]] = {}
-    for path in sorted(folder.glob("*.yaml")):
-        scenario = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found.setdefault(scenario["runbook"], set()).update(scenario.get("causes") or ())
-    return found

@@ -20,6 +20,7 @@ from opskit.linting.pages import Page, Snippet
 from opskit.linting.pitfalls import PITFALLS
 from opskit.linting.shell import Command
 
+MANY = 12  # commands or flags that one reads in a line
 RECORDED = Path(__file__).with_name("recorded")
 PLAIN = {  # of every machine; their flags are not looked at
     "awk", "base64", "bash", "cat", "cd", "chmod", "cp", "cut", "date", "diff", "dig", "echo", "export", "false",
@@ -182,5 +183,6 @@ def _flag(tool: Tool, path: str, word: str, waiting: list[str]) -> Iterator[Verd
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, 1)
-    return f"The nearest is {near[0]}." if near else f"There are: {', '.join(sorted(known)[:12])}."
+    if near := difflib.get_close_matches(word, known, 1):
+        return f"The nearest is {near[0]}."
+    return f"There are: {', '.join(sorted(known)[:MANY])}{', …' if len(known) > MANY else '.'}"
