@@ -412,6 +412,7 @@ def test_a_real_night(opskit: Opskit, firm: Sandbox, repository: Path, outputs: 
     incident = read(Archive(outputs), planned_in.parent.name)
     assert [one.kind for one in incident.records] == ["looked", "applied"]
     assert incident.detected is None, "nobody said when"
+    assert [f"applied {planned_in.name})" in Path(page).read_text() for page in said["pages"]].count(True) == 1
     assert "right again" in (planned_in / "private" / "message-users.txt").read_text()
     for path in map(Path, [said["paths"]["page"], *said["pages"]]):
         assert harmless(path.read_text()) == []

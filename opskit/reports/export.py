@@ -25,7 +25,7 @@ _FORMAT = {"metadata": {"language_info": {"name": "python"}}, "nbformat": 4, "nb
 
 def _facts(one: Record) -> Iterator[tuple[str, str]]:
     found, head = one.found, one.head
-    yield "Run", f"{one.name} ({head['runbook']}, {one.kind})"
+    yield "Run", f"{one.name} ({head['runbook']}, {f'{one.kind} {one.follows}'.rstrip()})"
     yield "Incident", head["incident"]
     yield "Environment", head["environment"]
     yield "Began", f"{head['started']}, by {head['operator']}"

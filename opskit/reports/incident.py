@@ -46,6 +46,11 @@ class Record:
         return next((word for key, word in KINDS.items() if self.head.get(key)), "looked")
 
     @property
+    def follows(self) -> str:
+        """The run whose plan it applied, resumed or took back; empty where it looked."""
+        return next((str(self.head[key]) for key in KINDS if self.head.get(key)), "")
+
+    @property
     def looked(self) -> bool:
         return self.kind == "looked"
 
