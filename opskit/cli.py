@@ -6,9 +6,10 @@ import click
 
 from opskit import __version__
 from opskit.commands import catalogue, doctor, lab, linting, new, records, reports, runs, sandbox
+from opskit.commands.answering import Verbs
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="opskit")
 def main() -> None:
     """Runbooks that run: look, plan, approve, apply, and keep the evidence.

@@ -145,6 +145,26 @@ def test_an_unknown_run(opskit: Opskit, verb: str, name: str) -> None:
     assert "opskit history" in message
 
 
+MISUSED: dict[str, tuple[list[str], str, str]] = {
+    "a missing argument": (["describe"], "describe", "Missing argument 'RUNBOOK'"),
+    "an unknown option": (["undo", "last", "--yes"], "undo", "No such option '--yes'"),
+    "an unknown command": (["frobnicate"], "main", "No such command 'frobnicate'"),
+    "an unknown command of the sandbox": (["sandbox", "frobnicate"], "sandbox", "No such command 'frobnicate'"),
+    "an option before the command": (["--frob", "runbooks"], "main", "No such option '--frob'"),
+    "a value of another kind": (["history", "--since", "soon"], "history", "a span such as 90m"),
+}
+
+
+@pytest.mark.parametrize(("words", "command", "said"), MISUSED.values(), ids=MISUSED.keys())
+def test_misuse_is_answered_like_any_bad_input(opskit: Opskit, words: list[str], command: str, said: str) -> None:
+    message = refused(opskit, *words)
+    assert message.startswith("Usage: ")
+    assert said in message
+    answer = json.loads(opskit(*words, "--json").stdout)
+    assert (answer["opskit"], answer["command"]) == (1, command)
+    assert answer["data"]["remedy"].startswith("Usage: ")
+
+
 def test_an_ambiguous_run(opskit: Opskit, outputs: Path) -> None:
     for name in ("20260101T000000-aaaa", "20260101T000000-bbbb"):
         sealed(outputs, run=name)

@@ -6,8 +6,8 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,7 @@ def verb(command: Callable[..., Reply]) -> Callable[..., None]:
                 raise
             reply = _failed(OpskitError(disk.refusal(error, Path(error.filename or outputs())), "Make room there."))
         if as_json:
-            envelope = {"opskit": FORMAT, "command": click.get_current_context().info_name, "exit": reply.exit}
-            sys.stdout.write(json.dumps(envelope | {"data": reply.data}, default=str, indent=1) + "\n")
+            _as_json(click.get_current_context().info_name, reply)
         elif isinstance(reply.data, Failed):
             trouble.print(printable(reply.text), style="bold", markup=False)
         else:
@@ -66,6 +65,40 @@ def verb(command: Callable[..., Reply]) -> Callable[..., None]:
         sys.exit(reply.exit)
 
     return wrapper
+
+
+class Verbs(click.Group):
+    """The commands. Misuse of one, which no command gets to hear of, is answered to programs like any bad input."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **named: Any) -> click.Context:
+        as_json = "--json" in args  # before they are parsed, which may be what fails
+        with _misuse(as_json):
+            context = super().make_context(info_name, args, *rest, **named)
+        context.meta[__name__] = as_json
+        return context
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _misuse(ctx.meta[__name__]):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _misuse(as_json: bool) -> Iterator[None]:
+    """Answers wrong usage as JSON where that was asked for; else click tells it."""
+    try:
+        yield
+    except click.UsageError as error:
+        if not as_json or error.ctx is None:
+            raise
+        help_on = f"`{error.ctx.command_path} --help` says more."
+        remedy = f"{' '.join(error.ctx.get_usage().split())}; {help_on}"
+        _as_json(error.ctx.info_name, _failed(BadInput(error.format_message(), remedy)))
+        sys.exit(Exit.BAD_INPUT)
+
+
+def _as_json(command: str | None, reply: Reply) -> None:
+    answer = {"opskit": FORMAT, "command": command, "exit": reply.exit, "data": reply.data}
+    sys.stdout.write(json.dumps(answer, default=str, indent=1) + "\n")
 
 
 class Failed(dict[str, str]):
