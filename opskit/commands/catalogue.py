@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 from pydantic_core import PydanticUndefined
-from rich.table import Table
 
 from opskit import rights, runbooks
+from opskit.commands import listing
 from opskit.commands.answering import Reply, root, verb
 
 
@@ -17,13 +17,13 @@ def list_runbooks() -> Reply:
     found = [
         {"runbook": b.name, "title": b.title, "priority": b.priority, **b.facts} for b in runbooks.catalogue(root())
     ]
-    table = Table(box=None, header_style="bold")
-    for column in ("runbook", "priority", "Respond within", "Owner", "Last updated"):
-        table.add_column(column, no_wrap=column == "runbook", overflow="fold")
-    for book in found:
-        table.add_row(
-            *(str(book.get(c, "")) for c in ("runbook", "priority", "Respond within", "Owner", "Last updated"))
-        )
+    columns = ("runbook", "priority", "Respond within", "Owner", "Last updated")
+    narrow = (
+        (str(book["priority"]), f"{book['runbook']}\n{', '.join(str(book[c]) for c in columns[2:] if book.get(c))}")
+        for book in found
+    )
+    rows = ([str(book.get(column, "")) for column in columns] for book in found)
+    table = listing.fitting(columns, rows, ("priority", f"runbook\n{', '.join(columns[2:])}"), narrow)
     return Reply(found, table=table)
 
 

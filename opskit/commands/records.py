@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 from rich.table import Table
-from rich.text import Text
 
 from opskit import approval, commits, journal, plan, record
 from opskit import archive as records
 from opskit.actions import Result
+from opskit.commands import listing
 from opskit.commands.answering import Reply, allowed_if_here, archive, outputs, root, verb
 from opskit.commands.runs import ended, not_kept, to_finish
 from opskit.errors import BadInput, Refused
@@ -24,9 +24,9 @@ from opskit.lock import is_attended
 from opskit.outcome import Exit, Outcome
 from opskit.parameters import moment
 from opskit.services import scratch
-from opskit.spelling import printable
 
 FOLLOWED = {"applies": "applied by", "resumes": "resumed by", "undoes": "taken back by"}
+INCIDENT = 32  # characters of an incident's id beside which there is room for what followed
 MOST = 2  # files that mention a text, before they are only counted
 
 
@@ -51,8 +51,9 @@ class When(click.ParamType[datetime]):
 @click.option("--operator", help="Only this person's.")
 @click.option("--since", type=When(), help="Only those begun since then, such as 7d.")
 @click.option("--until", type=When(), help="Only those begun before then.")
+@click.option("--rehearsals", is_flag=True, help="Also those of drills and the demo, beside others.")
 @verb
-def history(text: str, since: datetime | None, until: datetime | None, **wanted: str | None) -> Reply:
+def history(text: str, since: datetime | None, until: datetime | None, rehearsals: bool, **wanted: str | None) -> Reply:
     """Every run, newest first: what it found and how it ended. With TEXT: those whose record mentions it."""
     found = [
         run
@@ -61,31 +62,55 @@ def history(text: str, since: datetime | None, until: datetime | None, **wanted:
         and (until is None or datetime.fromisoformat(run["started"]) < until)
     ]
     damaged = {f: why for f, why in archive().damaged().items() if wanted["incident"] in (None, f.parent.name)}
-    table = Table(box=None, header_style="bold")
-    for column in ("run", "outcome", "causes", "done", "incident"):
-        table.add_column(column, no_wrap=column == "run", overflow="fold")
-    followers = archive().followers()
-    for run in found:
-        done = run["taken_back"] if "undoes" in run["follows"] else run["done"]
-        share = f"{done}/{run['actions']}" if run["actions"] else ""
-        row = run["run"], _ended(run, followers), ", ".join(run["causes"]), share, run["incident"]
-        table.add_row(*(Text(printable(cell)) for cell in row))
+    shown = found if rehearsals or text or wanted["incident"] else _serious(found)
     lines = ([] if found else ["No such runs."]) + [f"DAMAGED: {folder}: {why}" for folder, why in damaged.items()]
     lines += ["`opskit verify` says what was changed."] if damaged else []
     lines += [
         f"Still open: {run.name}. Next: opskit lab, or opskit seal {run.name}" for run in copies.still_open(outputs())
     ]
-    return Reply(found, "\n".join(lines), table=table if found else None)
+    if left := len(found) - len(shown):
+        lines += [f"{left} more, of drills and the demo: opskit history --rehearsals"]
+    return Reply(found, "\n".join(lines), table=_table(shown) if shown else None)
 
 
-def _ended(run: dict[str, Any], followers: Mapping[str, list[tuple[str, str]]]) -> str:
-    """How a run ended, and what about that a reader must not miss."""
-    loud = ["BREAK GLASS"] * bool(run["break_glass"]) + ["not sealed"] * (not run["sealed"])
+def _serious(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs that are no rehearsals; those, where there is nothing else."""
+    return [run for run in found if not run["incident"].startswith(records.REHEARSALS)] or found
+
+
+def _table(found: list[dict[str, Any]]) -> Table:
+    """A line for each run, or two where the terminal is narrow: how it ended and why, what of, and what followed."""
+    rows, narrow, followers = [], [], archive().followers()
+    for run in found:
+        done = run["taken_back"] if "undoes" in run["follows"] else run["done"]
+        share, causes = f"{done}/{run['actions']}" if run["actions"] else "", ", ".join(run["causes"])
+        loud, linked, mentions = _loud(run), _linked(run, followers), _mentions(run)
+        outcome = "; ".join([run["outcome"], *loud, *linked, *mentions])
+        rows.append((run["run"], outcome, causes, share, run["incident"]))
+        ended = "; ".join([f"{run['outcome']} {share}".strip(), *loud])
+        about = "; ".join([listing.shortened(run["incident"], INCIDENT), *linked])
+        said = [ended if causes == ended else f"{ended}: {causes}", about, "; ".join(mentions)]
+        narrow.append((run["run"], "\n".join(filter(None, said))))
+    columns = ("run", "outcome", "causes", "done", "incident")
+    return listing.fitting(columns, rows, ("run", "outcome, causes, incident"), narrow)
+
+
+def _loud(run: dict[str, Any]) -> list[str]:
+    """What a reader must not miss."""
+    return ["BREAK GLASS"] * bool(run["break_glass"]) + ["not sealed"] * (not run["sealed"])
+
+
+def _linked(run: dict[str, Any], followers: Mapping[str, list[tuple[str, str]]]) -> list[str]:
+    """The runs that it follows, and those that follow it."""
     follows = [f"{how} …{other[-9:]}" for how, other in run["follows"].items()]
     followed = [f"{FOLLOWED[how]} …{other[-9:]}" for how, other in followers.get(run["run"], ())]
-    mentions = [f"in {name}" for name in run["mentions"][:MOST]]
+    return [*follows, *followed]
+
+
+def _mentions(run: dict[str, Any]) -> list[str]:
+    """The files that mention what was looked for."""
     more = [f"and {len(run['mentions']) - MOST} more files"] if len(run["mentions"]) > MOST else []
-    return "; ".join([run["outcome"], *loud, *follows, *followed, *mentions, *more])
+    return [f"in {name}" for name in run["mentions"][:MOST]] + more
 
 
 @click.command()
