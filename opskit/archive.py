@@ -82,9 +82,8 @@ class Archive:
         if len(exact or found) == 1:
             return (exact or found)[0]
         if found:
-            raise BadInput(
-                f"{name!r} means {len(found)} runs: {', '.join(f.name for f in found[:5])}.", "Give more of it."
-            )
+            named = ", ".join([f.name for f in found[:5]] + ["…"] * (len(found) > 5))
+            raise BadInput(f"{name!r} means {len(found)} runs: {named}.", "Give more of it.")
         for folder in self.damaged():
             if name and folder.name.startswith(name):
                 return _whole(folder)

@@ -68,8 +68,12 @@ class Plan:
     def _text(self, shown: list[Action]) -> str:
         if not self.actions:
             return "The plan is empty: nothing to change."
-        lines = [f"{n:>4}  {a.title}{self._marks(a)}" for n, a in enumerate(shown, 1)]
+        lines = [f"{n:>4}  {self.line(a)}" for n, a in enumerate(shown, 1)]
         return "\n".join([f"Plan of {len(self)} actions, {self.digest[:19]}", *lines, *self._more(shown)])
+
+    def line(self, action: Action) -> str:
+        """An action in one line, whatever its title quotes, with what is special about it."""
+        return f"{' '.join(action.title.split())}{self._marks(action)}"
 
     def _marks(self, action: Action) -> str:
         marks = ["by hand"] * action.manual + ["REMOVES ACCESS"] * action.removes_access

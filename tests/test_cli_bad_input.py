@@ -169,8 +169,12 @@ def test_an_ambiguous_run(opskit: Opskit, outputs: Path) -> None:
     for name in ("20260101T000000-aaaa", "20260101T000000-bbbb"):
         sealed(outputs, run=name)
     message = refused(opskit, "show", "20260101")
-    assert "means 2 runs" in message
+    assert "means 2 runs: 20260101T000000-bbbb, 20260101T000000-aaaa." in message
     assert "Give more of it" in message
+    for letter in "cdef":
+        sealed(outputs, run=f"20260101T000000-{letter * 4}")
+    assert "means 6 runs" in (message := refused(opskit, "show", "20260101"))
+    assert "20260101T000000-bbbb, …." in message
 
 
 # Secrets.

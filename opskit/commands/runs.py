@@ -25,7 +25,7 @@ from opskit import (
 )
 from opskit import archive as records
 from opskit.actions import Action, Change, Result
-from opskit.commands import answering, fates
+from opskit.commands import answering, fates, manual
 from opskit.commands.answering import Reply, allowed, archive, outputs, require_elsewhere, root, verb
 from opskit.commands.asking import accepted, asked, every_secret
 from opskit.environment import Environment
@@ -63,21 +63,20 @@ def look(runbook: str, given: dict[str, Any]) -> tuple[Path, Outcome]:
 @click.command(name="plan")
 @click.argument("run", metavar="RUN")
 @click.option("--export", type=click.Path(path_type=Path), help="Write the plan to a file, to be approved elsewhere.")
+@click.option("--by-hand", is_flag=True, help="Only the commands, each whole, as they are to be typed.")
 @verb
-def show_plan(run: str, export: Path | None) -> Reply:
+def show_plan(run: str, export: Path | None, by_hand: bool) -> Reply:
     """Show a run's plan: every action, its state now, and the command by hand."""
     folder = archive().find(run)
     if export:
         require_elsewhere(export)
     proposed = plan.load(folder / "plan.json")
-    text = repr(proposed)
-    commands = [f"{number:>4}  {a.by_hand}" for number, a in enumerate(proposed, 1) if a.by_hand]
-    if commands:
-        text += "\n\nThe same by hand, on the night when this does not work:\n" + "\n".join(commands)
+    glance = [repr(proposed), manual.glance(proposed, folder.name)]
+    text = manual.whole(proposed) if by_hand else "\n\n".join(filter(None, glance))
     if export:
         _export(proposed, export)
         text += f"\n\nWritten to {export}. There: opskit approve {export}"
-    elif proposed.actions and not records.follows(folder):
+    elif proposed.actions and not by_hand and not records.follows(folder):
         text += f"\n\nNext: {_approving(folder.name, len(proposed.removals))}"
     return Reply({"run": folder.name, "digest": proposed.digest, **proposed.data()}, text)
 
