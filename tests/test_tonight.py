@@ -46,12 +46,16 @@ def test_a_renamed_column_and_a_revoked_right_are_named_with_the_runbooks_that_n
         "revoke select on ai_requests from opskit_read",
         "revoke update on user_profiles from opskit_change",
         "alter table ai_background_tasks alter column created_at type text",
+        "alter table documents rename column word_count to words",
     )
     found = told(opskit, firm)
     wrong = {name: [said for good, said in lines if good is False] for name, lines in found.items()}
     assert any("symptoms-failures:" in said and "failure_type" in said for said in wrong["autosave-incidents"])
-    assert "the read role may not select on ai_requests." in wrong["ai-worker-failures"]
-    assert "the change role may not update user_profiles.subscription_tier." in wrong["stripe-webhook-replay"]
+    unread = "the read role may not select on ai_requests: symptoms-requests, "
+    assert any(said.startswith(unread) and said.endswith(" more need it.") for said in wrong["ai-worker-failures"])
+    tier = "the change role may not update user_profiles.subscription_tier: profiles.reconcile needs it."
+    assert tier in wrong["stripe-webhook-replay"]
+    assert "there is no documents.word_count: documents.restore needs it." in wrong["autosave-incidents"]
     assert any("services/tasks" in said and "text" in said for said in wrong["ai-worker-failures"])
     assert wrong["supabase-migration-procedures"] == []
     assert not any("ai_requests" in said for said in wrong["autosave-incidents"])
@@ -84,16 +88,26 @@ def test_a_value_that_was_renamed_there_is_named_with_the_statements_that_wait_f
 
 
 @pytest.mark.deep
-def test_what_a_role_would_silently_not_see_is_told(opskit: Opskit, firm: Sandbox, tmp_path: Path) -> None:
+def test_what_a_role_would_silently_not_see_is_told_once_for_all_that_it_hits(
+    opskit: Opskit, firm: Sandbox, tmp_path: Path
+) -> None:
+    roles = ("opskit_change", "opskit_read")
     try:
-        amiss(firm, tmp_path, "alter role opskit_change nobypassrls", "revoke pg_monitor from opskit_read")
+        hidden = [f"alter role {role} nobypassrls" for role in roles]
+        amiss(firm, tmp_path, *hidden, "revoke pg_monitor from opskit_read")
         found = told(opskit, firm)
     finally:  # a role belongs to no database, and comes back with none
-        amiss(firm, tmp_path, "alter role opskit_change bypassrls", "grant pg_monitor to opskit_read")
-    hides = "row-level security hides every row of documents from the change role."
-    assert (False, hides) in found["autosave-incidents"]
-    assert (False, "the read role is no member of pg_monitor.") in found["autosave-incidents"]
-    assert not any("documents" in said or "pg_monitor" in said for _, said in found["stripe-webhook-replay"])
+        seeing = [f"alter role {role} bypassrls" for role in roles]
+        amiss(firm, tmp_path, *seeing, "grant pg_monitor to opskit_read")
+    hides = "row-level security hides every row of "
+    wrong = {name: [said for good, said in lines if good is False] for name, lines in found.items()}
+    assert any(said.startswith(hides) and " documents " in said for said in wrong["autosave-incidents"]), wrong
+    assert "the read role is no member of pg_monitor." in wrong["autosave-incidents"]
+    assert not any("documents" in said or "pg_monitor" in said for said in wrong["stripe-webhook-replay"])
+    for name in ("autosave-incidents", "ai-worker-failures", "stripe-webhook-replay"):
+        read, change = (said for said in wrong[name] if "row-level security" in said)
+        assert read.endswith(" more fail.")
+        assert change.endswith(" from the change role, which lacks bypassrls.")
 
 
 def test_what_cannot_be_reached_is_not_said_to_be_fine(standing: Sandbox) -> None:

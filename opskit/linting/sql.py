@@ -21,7 +21,7 @@ from opskit.linting.schema import Schema
 LOOKING = ("Symptoms", "Impact", "Diagnosis")
 TRIES = 8
 RULES = {"42P01": "name", "42703": "name", "42883": "name", "42704": "name", "3F000": "name", "42P02": "name",
-         "42601": "syntax", "22P02": "never"}  # fmt: skip
+         "42601": "syntax", "22P02": "never", "42501": "right"}  # fmt: skip
 SHOUTED = re.compile(r"[A-Z][A-Z_0-9]+")
 CLAIMS = re.compile(r"request\.jwt\.claims?", re.IGNORECASE)
 KEPT = ("AT_DropColumn", "AT_AlterColumnType", "AT_SetNotNull", "AT_DropNotNull", "AT_ColumnDefault")
