@@ -126,6 +126,17 @@ def test_an_unknown_environment(opskit: Opskit) -> None:
     assert "production" in message
 
 
+def test_a_bad_scenario_is_told_as_a_bad_file_of_parameters_is(
+    opskit: Opskit, standing: Sandbox, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.yaml").write_text("name: x\ntitle: [a\nb: c\n")
+    said = refused(opskit, "run", RUNBOOK, "-f", tmp_path / "bad.yaml")
+    assert "bad.yaml, line 3: is not YAML" in said
+    assert refused(opskit, "sandbox", "break", tmp_path / "bad.yaml", "--name", standing.name) == said
+    assert refused(opskit, "drill", tmp_path / "bad.yaml") == said
+    assert "none.yaml: No such file" in refused(opskit, "drill", tmp_path / "none.yaml")
+
+
 def test_no_sandbox_running(opskit: Opskit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPSKIT_STATE", str(tmp_path / "none"))
     assert "opskit sandbox start" in refused(opskit, "run", RUNBOOK)

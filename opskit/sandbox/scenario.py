@@ -325,8 +325,12 @@ def load(name: str) -> Scenario:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SandboxError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # no UTF-8; a 13th month; a thousand brackets
-        raise SandboxError(f"{path} is no YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise SandboxError(f"{path}: is not UTF-8 text.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a 13th month; a thousand brackets
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise SandboxError(f"{path}{line}: is not YAML: {getattr(error, 'problem', error)}.") from error
     if not isinstance(content, dict):
         raise SandboxError(f"{path}: a scenario is a mapping of fields, beginning with 'name'")
     try:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from opskit.sandbox import SandboxError, environment, happenings, moments, stripe_truth
+from opskit.sandbox import SandboxError, environment, happenings, moments, steps, stripe_truth
 from opskit.sandbox.scenario import App, Get, Holds, Scenario, SentryIssue, Step
 from opskit.sandbox.world import World
 
@@ -57,13 +57,10 @@ def apply(world: World, scenario: Scenario) -> None:
 
 def play_by_hand(world: World, scenario: Scenario) -> list[str]:
     """The steps that no tool can do for a person; answers them in words."""
-    done = []
+    done: list[str] = []
     for step in scenario.by_hand:
-        for name in step.model_fields_set:
-            value = getattr(step, name)
-            said = ", ".join(one.what for one in value) if name == "happenings" else value
-            done.append(f"{name} {said}")
         _do(world, scenario, step)
+        done += steps.told(step)
     return done
 
 

@@ -188,7 +188,7 @@ def test_a_sandbox_brings_its_folder_back(company: sandbox.Sandbox, tmp_path: Pa
     assert (place / NEW).read_text() == "alter table documents add slug text"
     before = company.state()
     (place / "20251102000000_by_somebody.sql").write_text("select 1;\n")
-    assert company.by_hand() == ["happenings change_folder"]
+    assert company.by_hand() == ["Changed the folder of migrations."]
     assert company.status()["migrations"] == str(place)
     changed = company.changes(before)
     assert {one["key"]: one["kind"] for one in changed["allowed"]} == {

@@ -83,8 +83,11 @@ def test_files_that_are_no_scenarios(tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match="Did you mean 'endpoint-disabled'"):
         scenario.load("endpoint-disable")
     path = tmp_path / "x.yaml"
-    path.write_text("a: [")
-    with pytest.raises(SandboxError, match="is no YAML"):
+    path.write_text("name: x\na: [b\nc: d\n")
+    with pytest.raises(SandboxError, match=r"x\.yaml, line 3: is not YAML: expected ',' or '\]', but got ':'\.$"):
+        scenario.load(str(path))
+    path.write_bytes(b"name: \xff")
+    with pytest.raises(SandboxError, match=r"x\.yaml: is not UTF-8 text\.$"):
         scenario.load(str(path))
     path.write_text("- a")
     with pytest.raises(SandboxError, match="a scenario is a mapping"):
