@@ -108,6 +108,16 @@ def test_a_wrong_command_would_be_seen(wrong: str) -> None:
         parse(shlex.split(wrong)[1:])
 
 
+def test_installing_says_what_it_does_before_pip_is_silent() -> None:
+    """Two minutes without a word look like a command that hangs."""
+    done = subprocess.run(
+        ["make", "--dry-run", "--always-make", "install"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    steps = done.stdout.splitlines()
+    said = next(number for number, line in enumerate(steps) if line.startswith("echo ") and "two minutes" in line)
+    assert said < min(number for number, line in enumerate(steps) if " -m venv " in line or " pip install " in line)
+
+
 def test_every_verb_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for typed, _ in generate.verbs(main, "opskit"):
