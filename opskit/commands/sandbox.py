@@ -29,7 +29,6 @@ from opskit.outcome import Exit, Outcome
 from opskit.parameters import validate
 from opskit.permit import signals_as_interrupt, undisturbed
 from opskit.runbooks import load
-from opskit.sandbox.scenario import load as load_scenario
 
 NAME = click.option(
     "--name", default="sandbox", show_default=True, help="Which sandbox; several can live side by side."
@@ -181,6 +180,8 @@ def drill(what: str | None, seeds: tuple[int, ...], jobs: int, twins: bool, note
             load(what, root())
             scenarios = [s for s in scenarios if written(s)["runbook"] == what]
         if what and Path(what).suffix:
+            from opskit.sandbox.scenario import load as load_scenario  # noqa: PLC0415  # heavy, and only needed here
+
             load_scenario(what)  # or what is wrong with a file would be no more than a drill that failed
     wanted = [
         (scenario, seed, twin)
