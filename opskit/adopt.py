@@ -12,22 +12,25 @@ import difflib
 import json
 import re
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from opskit import archive, environment, record, runner
+from opskit import archive, environment, plan, record, runner
+from opskit.checks import Answer, Check, causes
 from opskit.errors import BadInput, Refused
-from opskit.journal import Journal, read
+from opskit.journal import Event, Journal, read, session
 from opskit.lab import copies, order
 from opskit.lock import is_attended
-from opskit.outcome import Outcome
+from opskit.outcome import Outcome, classify
 from opskit.redaction import redactor
 from opskit.runbooks import without_pictures
 
 RUN = re.compile(r"\brun (\d{8}T\d{9}-[0-9a-f]{4})\b")  # as `begin` says it
 EDITS = "edits.diff"
+PLAN, ASIDE = "plan.json", "earlier-plan.json"
 
 
 def adopt(notebook: Path, outputs: Path, root: Path) -> tuple[Path, Outcome]:
@@ -38,10 +41,16 @@ def adopt(notebook: Path, outputs: Path, root: Path) -> tuple[Path, Outcome]:
 
 def conclude(folder: Path, outputs: Path, root: Path) -> tuple[Path, Outcome]:
     """Seal an investigation with its working copy, as it was saved. Raises as `adopt`."""
-    copy = copies.copy_of(folder, outputs)
-    if copy is None:
+    place, copy = copies.copy_of(folder, outputs), copies.lying(folder, outputs)
+    if place is None:
         raise BadInput(f"{folder.name} is no investigation of `opskit lab`.")
-    return _keep(_read(copy), folder, root)
+    if copy is None:
+        raise Refused(
+            f"{place} is gone.", f"Put it back; or close the investigation without: opskit seal {folder.name}"
+        )
+    kept = _keep(_read(copy), folder, root)
+    copy.rename(place)  # a renamed one goes as the others do
+    return kept
 
 
 def _keep(nb: Any, folder: Path, root: Path) -> tuple[Path, Outcome]:
@@ -62,12 +71,43 @@ def _keep(nb: Any, folder: Path, root: Path) -> tuple[Path, Outcome]:
     if edits := edited(clean, committed(about["runbook"], root)):
         record.write(folder / EDITS, "".join(line for lines in edits.values() for line in lines))
         journal.write("edited", cells=list(edits))
-    if disorder := order.notes(clean.cells, journal.read()):
+    events = journal.read()
+    outcome, no_plan = _ended(folder, session(events))
+    if no_plan:
+        journal.write("plan.aside", why=no_plan[0])
+    if disorder := [*no_plan, *order.notes(clean.cells, events)]:
         journal.write("disorder", notes=disorder)
-    concluded = any(event["event"] == "plan" for event in journal.read())
-    outcome = runner.close(folder, journal) if concluded else runner.close(folder, journal, Outcome.UNKNOWN)
+    runner.close(folder, journal, outcome)
     archive.seal(folder)
     return folder, outcome
+
+
+def _ended(folder: Path, events: list[Event]) -> tuple[Outcome, list[str]]:
+    """How the last session ended, and why nobody is to approve a plan of it, if nobody is.
+
+    Only a plan that rests on what was seen last counts; any other is set aside.
+    """
+    path = folder / PLAN
+    made = next((event for event in reversed(events) if event["event"] == "plan"), None)
+    if made and _is_current(made, path, events):
+        return classify(events, archive.approved(folder)), []
+    why = "what was seen, or planned, changed after `run.apply()`" if made else "`run.apply()` was not run"
+    aside = f"; an earlier plan is set aside, in `{ASIDE}`" * path.exists()
+    if aside:
+        path.rename(folder / ASIDE)
+    begun = any(event["event"] == "run.begun" for event in events)
+    return Outcome.UNKNOWN, [f"no plan to approve: {why}{aside}"] * bool(begun or aside)
+
+
+def _is_current(made: Event, path: Path, events: list[Event]) -> bool:
+    """Whether the plan that lies there is the one that was made last, and the checks still name its causes."""
+    asked = (
+        Check(e["name"], Answer(e["answer"]), e["question"], e.get("cause"), required=e["required"])
+        for e in archive.answers(events)
+    )
+    with suppress(BadInput):  # there is none, or half of one
+        return plan.load(path).digest == made["digest"] and {*causes(asked)} == {*made["causes"]}
+    return False
 
 
 def _read(notebook: Path) -> Any:
@@ -78,11 +118,13 @@ def _read(notebook: Path) -> Any:
 
 
 def _run(nb: Any, notebook: Path) -> str:
-    """The run that a notebook's own `begin` named."""
+    """The run that a notebook's own `begin` named, or that it was made for."""
     for cell in nb.cells:
         for output in cell.get("outputs", []):
             if found := RUN.search(json.dumps(output)):
                 return found[1]
+    if made_for := nb.metadata.get("opskit", {}).get("run"):
+        return str(made_for)
     raise BadInput(f"{notebook}: no run was begun in it.", "Save the notebook after running its `begin` cell.")
 
 

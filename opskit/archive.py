@@ -296,7 +296,7 @@ def summary(folder: Path) -> dict[str, Any]:
     head = about(folder)
     events = list(journal.read(folder / record.JOURNAL))
     ended = next((e for e in events if e["event"] == "run.ended"), None)
-    proposed = next((e for e in reversed(events) if e["event"] == "plan"), {})
+    proposed = next((e for e in reversed(journal.session(events)) if e["event"] in ("plan", "plan.aside")), {})
     results = [e for e in events if e["event"] == "action.ended"]
     return {
         "run": head["run"],
@@ -320,9 +320,8 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def answers(events: list[journal.Event]) -> list[journal.Event]:
-    """What each check answered last, since the run was last begun: a person asks again, and begins again."""
-    begun = max((at for at, event in enumerate(events) if event["event"] == "run.begun"), default=0)
-    return list({e["name"]: e for e in events[begun:] if e["event"] == "check"}.values())
+    """What each check answered last, since the run was last begun: a person asks again."""
+    return list({e["name"]: e for e in journal.session(events) if e["event"] == "check"}.values())
 
 
 def _named(events: list[journal.Event]) -> list[str]:
@@ -376,7 +375,7 @@ def countersignature(incident: Path, plan_digest: str) -> Path:
 
 def reasons(folder: Path) -> list[str]:
     """Why a run was refused or failed, in its journal's words."""
-    events = journal.read(folder / record.JOURNAL)
+    events = journal.session([*journal.read(folder / record.JOURNAL)])
     return list(dict.fromkeys(e["why"] for e in events if e["event"] in ("refused", "failed", "interrupted")))
 
 

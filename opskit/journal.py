@@ -11,7 +11,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,12 @@ def read(path: Path) -> Iterator[Event]:
             continue
         if isinstance(entry, dict) and isinstance(entry.get("event"), str):
             yield entry
+
+
+def session(events: Sequence[Event]) -> list[Event]:
+    """What happened since the run was last begun: a person begins again, and only what was seen since then counts."""
+    begun = max((at for at, event in enumerate(events) if event["event"] == "run.begun"), default=0)
+    return list(events[begun:])
 
 
 def plain(value: Any, within: tuple[int, ...] = ()) -> Any:

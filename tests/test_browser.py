@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ENDPOINT, PARAMETERS, RUNBOOK, SMALL, Opskit, data, events, keep, script, wrong
+from support import BEGIN, ENABLE, ENDPOINT, PARAMETERS, RUNBOOK, Opskit, data, events, keep, script, wrong
 
 from opskit import archive, environment
 from opskit.outcome import Outcome
@@ -45,7 +46,7 @@ def declared(environment: str) -> str:
 def broken(firm: Sandbox, repository: Path) -> Sandbox:
     """A sandbox whose endpoint was disabled, and a small runbook for that."""
     firm.break_with("endpoint-disabled")
-    keep(repository, *SMALL)
+    keep(repository, BEGIN, ENDPOINT, f"{ENABLE}\nrun.plan", "run.apply()")
     return firm
 
 
@@ -132,6 +133,45 @@ def test_an_investigation_from_the_index_to_a_mended_endpoint(
     verified = data(opskit("verify", "--json"))
     assert (verified["wrong"], verified["unsealed"]) == ([], 0)
     assert not copy.exists()  # its record has everything
+
+
+@pytest.mark.deep
+def test_nothing_that_its_person_sees_is_lost_by_closing(
+    broken: Sandbox, outputs: Path, tmp_path: Path, page: Any, surroundings: dict[str, str]
+) -> None:
+    with browsing.serving(tmp_path / "log", surroundings, "small", "--environment", broken.name) as address:
+        page.goto(address)
+        index = page.context.browser.new_page()
+        ana = browsing.Person(page, copy := copy_in(outputs))
+        run = copy.parent.name
+
+        def closes(role: str) -> str:
+            index.goto(address.split("/lab/")[0] + "/opskit")
+            index.get_by_role("button", name=f"Close {run}").click()
+            return str(index.get_by_role(role).inner_text())
+
+        ana.arrives()
+        for cell in ("parameters", "cell-0", "cell-1", "cell-2"):
+            ana.runs(cell)
+        ana.saves()
+        assert "`run.apply()` was not run" in closes("alert")
+        ana.starts("cell-3")
+        ana.saves()
+        assert "is still running, or waits for an answer" in closes("alert")
+        ana.answers("")
+        ana.waits()
+        assert "was not saved since its last cell ran" in closes("alert")
+        ana.saves()
+        renamed = copy.with_name("my-night.ipynb")
+        copy.rename(renamed)  # in a terminal, say
+        index.goto(address.split("/lab/")[0] + "/opskit")
+        assert str(index.get_by_role("link", name=f"Go on with {run}").get_attribute("href")).endswith(renamed.name)
+        renamed.rename(copy)
+        assert "is closed and sealed: plan awaits approval." in closes("status")
+    folder = archive.Archive(outputs).find(run)
+    (shown,) = [cell for cell in json.loads((folder / "notebook.ipynb").read_text())["cells"] if cell["id"] == "cell-3"]
+    assert "not approved" in json.dumps(shown["outputs"])
+    assert wrong(folder) == ()
 
 
 @pytest.mark.deep

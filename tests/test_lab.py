@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 import subprocess
@@ -18,9 +19,12 @@ from typing import Any
 import nbformat
 import pytest
 import yaml
+from jupyter_server.services.contents.handlers import validate_model
 from support import BEGIN, ENABLE, ENDPOINT, REPOSITORY, SMALL, Opskit, data, events, keep, wrong
+from tornado.web import HTTPError
 
-from opskit import approval, archive, environment, provenance, record
+from opskit import approval, archive, environment, journal, plan, provenance, record
+from opskit.actions import Action
 from opskit.adopt import _sources
 from opskit.commands.lab import investigate
 from opskit.errors import BadInput, Refused
@@ -29,6 +33,7 @@ from opskit.parameters import declared
 from opskit.redaction import Redactor
 from opskit.sandbox import Sandbox
 
+PLANNING = (BEGIN, ENDPOINT, ENABLE, "run.plan", "run.apply()")
 SECRET = "correct-horse-battery-staple"
 CELL = """from typing import Optional
 from opskit.parameters import EnvironmentName, Flag, Moment, Text
@@ -82,27 +87,89 @@ def test_a_head_that_names_another_file_as_its_copy_names_none(copy: Path, outpu
     assert copy.exists()
 
 
-def test_what_a_person_put_beside_a_copy_outlives_it(copy: Path, outputs: Path) -> None:
-    folder = copies.record_of(copy, outputs)
-    assert folder
+def test_what_a_person_put_beside_a_copy_outlives_it(copy: Path, outputs: Path, opskit: Opskit) -> None:
     kept = copy.parent / ".ipynb_checkpoints" / "small-checkpoint.ipynb"
     kept.parent.mkdir()
     kept.write_text("{}")
     (notes := copy.parent / "notes.md").write_text("what I saw")
-    (folder / "manifest.json").write_text("{}")
-    copies.tidy(outputs)
+    assert opskit("seal", copy.parent.name).exit_code == 6
+    assert copies.tidy(outputs) == []
     assert list(copy.parent.rglob("*")) == [notes]
     notes.unlink()
     copies.tidy(outputs)
     assert not copy.parent.exists()
 
 
-def test_what_was_run_after_the_last_save_is_noticed(copy: Path, outputs: Path) -> None:
+@pytest.mark.parametrize("changed", ["a cell", "a note", "where nothing was sealed of it"])
+def test_what_is_written_after_closing_is_kept_and_said(
+    copy: Path, outputs: Path, opskit: Opskit, changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from opskit.commands import lab  # noqa: PLC0415
+
+    nb = nbformat.read(copy, as_version=4)
+    if changed.startswith("where"):
+        copy.unlink()
+    opskit("seal", copy.parent.name)
+    if changed == "a note":
+        nb.cells.append(nbformat.v4.new_markdown_cell("My notes, after I closed it"))
+    else:
+        nb.cells[-1].source += "\n# what I saw since"
+    nbformat.write(nb, copy)
+    monkeypatch.setattr(lab, "_serve", lambda *_, **__: None)
+    assert f"Changed after its record was sealed, and therefore kept: {copy}" in opskit("lab").output
+    assert nbformat.read(copy, as_version=4).cells[-1].source == nb.cells[-1].source
+
+
+def test_what_a_cell_said_after_closing_is_not_kept(copy: Path, outputs: Path, opskit: Opskit) -> None:
+    opskit("seal", copy.parent.name)
+    nb = nbformat.read(copy, as_version=4)
+    nb.cells[-1].outputs = [nbformat.v4.new_output("stream", text="done and verified")]
+    nbformat.write(nb, copy)
+    assert copies.tidy(outputs) == []
+    assert not copy.exists()
+
+
+@pytest.mark.parametrize("event", ["cell.started", "cell.ended"])
+def test_what_was_run_after_the_last_save_is_noticed(copy: Path, outputs: Path, event: str) -> None:
     folder = copies.record_of(copy, outputs)
     assert folder
     assert copies.is_saved(folder, copy)
-    (folder / record.JOURNAL).write_text('{"at": "2126-01-01T00:00:00.000+00:00", "event": "cell.started"}\n')
+    (folder / record.JOURNAL).write_text(
+        '{"at": "2026-01-01T00:00:00.000+00:00", "event": "cell.started"}\n'
+        f'{{"at": "2126-01-01T00:00:00.000+00:00", "event": "{event}"}}\n'
+    )
     assert not copies.is_saved(folder, copy)
+
+
+def test_a_renamed_notebook_is_still_the_investigations(copy: Path, outputs: Path, opskit: Opskit) -> None:
+    renamed = copy.rename(copy.with_name("my-night.ipynb"))
+    folder = copies.record_of(renamed, outputs)
+    assert folder, "a kernel started for it knows its record"
+    nbformat.write(nbformat.v4.new_notebook(), copy.with_name("Untitled.ipynb"))
+    assert copies.lying(folder, outputs) == renamed
+    sealed = opskit("seal", copy.parent.name)
+    assert (sealed.exit_code, "Sealed as: lost" in sealed.output) == (6, False), sealed.output
+    assert (folder / record.NOTEBOOK).exists()
+    copies.tidy(outputs)
+    assert [path.name for path in copy.parent.iterdir()] == ["Untitled.ipynb"]
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_where_nobody_can_tell_which_notebook_it_is_nothing_is_sealed(
+    copy: Path, outputs: Path, opskit: Opskit, several: bool
+) -> None:
+    nb = nbformat.read(copy.rename(copy.with_name("b.ipynb")), as_version=4)
+    if not several:
+        del nb.metadata["opskit"]  # nobody knows what it is
+    for name in ("a.ipynb", "b.ipynb"):
+        nbformat.write(nb, copy.with_name(name))
+    refused = opskit("seal", copy.parent.name)
+    assert (refused.exit_code, "a.ipynb, b.ipynb" in refused.output) == (4, True), refused.output
+    folder = archive.Archive(outputs).find(copy.parent.name)
+    assert not (folder / "manifest.json").exists()
+    copy.with_name("b.ipynb").rename(copy)
+    assert opskit("seal", copy.parent.name).exit_code == 6
+    assert wrong(folder) == ()
 
 
 def test_what_runbooks_link_to_is_where_a_copys_links_lead(outputs: Path) -> None:
@@ -167,6 +234,11 @@ def ran(*pairs: tuple[int, int], changed: int | None = None) -> list[dict[str, A
     ]  # fmt: skip
 
 
+def unnamed(journal: list[dict[str, Any]], *counts: int) -> list[dict[str, Any]]:
+    """The same, where nobody knows which cell some of them were: run before `begin`, or from a console."""
+    return [event | {"cell": ""} if event.get("count") in counts else event for event in journal]
+
+
 @pytest.mark.parametrize(
     ("seen", "journal", "told"),
     [
@@ -180,9 +252,21 @@ def ran(*pairs: tuple[int, int], changed: int | None = None) -> list[dict[str, A
             ["run out of order: `cell-2`", "run more than once, and the last time is shown: `cell-1`"],
         ),
         (cells(1, 2), ran((1, 0), (2, 1), changed=2), ["changed after it was run: `cell-1`"]),
-        (cells(1, 2), ran((1, 0), (2, 1), (3, 7)), ["run, and no longer in the notebook: `cell-7`"]),
+        (cells(1, 2), ran((1, 0), (2, 1), (3, 7)), ["run, and not in the notebook now: `cell-7`"]),
         (cells(1, 2, 3), ran((1, 0), (2, 2)), ["shows what an earlier session said: `cell-1`, `cell-2`"]),
         (cells(1, 2, None), ran((1, 0), (2, 1)), ["not run: `cell-2`"]),
+        (
+            cells(1, None, None),
+            ran((1, 0), (2, 1)),
+            ["run, and what it said is not here: `cell-1`", "not run: `cell-2`"],
+        ),
+        (cells(None, 2), unnamed(ran((1, 0), (2, 1)), 1), ["run, and what it said is not here: `cell-0`"]),
+        (
+            cells(1, 3),
+            unnamed(ran((1, 0), (2, 9), (3, 1)), 1, 2),
+            ["run outside the notebook, or shown by no cell now: `In[2]`"],
+        ),
+        (cells(2, 3), unnamed(ran((1, 0), (2, 0), (3, 1)), 1, 2), []),
     ],
 )
 def test_what_a_reader_would_not_see_is_said(seen: list[Any], journal: list[Any], told: list[str]) -> None:
@@ -220,6 +304,67 @@ def test_no_secret_is_saved_typed_shown_or_split() -> None:
     assert SECRET[half:] not in json.dumps(found)
     assert found["cells"][0]["metadata"]["trusted"] is True
     assert saved(f"note: {SECRET}", "file") == "note: [secret stripe]"
+
+
+def uploaded(text: str | bytes) -> dict[str, Any]:
+    """As JupyterLab's file browser sends any file, notebooks too."""
+    raw = text.encode() if isinstance(text, str) else text
+    return {"type": "file", "format": "base64", "content": base64.b64encode(raw).decode()}
+
+
+def half_and_half() -> str:
+    """A notebook in which no output holds the whole of a secret."""
+    half = len(SECRET) // 2
+    shown = [nbformat.v4.new_output("display_data", {"text/plain": piece}) for piece in (SECRET[:half], SECRET[half:])]
+    return str(nbformat.writes(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=shown)])))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "secret"),
+    [
+        ("notes.txt", f"key {SECRET}, ü".encode(), SECRET.encode()),
+        ("wide.txt", f"key {SECRET}".encode("utf-16"), SECRET.encode("utf-16")[2:]),
+        ("raw.bin", b"\xff\xfe" + SECRET.encode(), SECRET.encode()),  # neither UTF-8 nor UTF-16
+        ("x.ipynb", half_and_half().replace('"1"', f'"# {SECRET}"').encode(), SECRET.encode()),
+        ("seam.ipynb", half_and_half().encode(), SECRET[len(SECRET) // 2 :].encode()),
+    ],
+)
+@pytest.mark.parametrize("pieces", [1, 2, 7])
+def test_what_is_uploaded_is_saved_without_secrets(
+    tmp_path: Path, name: str, content: bytes, secret: bytes, pieces: int
+) -> None:
+    contents = saving.Contents(root_dir=str(tmp_path))
+    contents.register_pre_save_hook(saving.keeper(lambda path: Redactor({"stripe": SECRET})))
+    size = -(-len(content) // pieces)
+    parts = [content[at : at + size] for at in range(0, len(content), size)]
+    for number, part in enumerate(parts, 1):
+        chunk = {"chunk": number if number < len(parts) else -1} if len(parts) > 1 else {}
+        told = asyncio.run(contents.save({**uploaded(part), **chunk}, name))
+        validate_model(told)  # or JupyterLab answers with an error
+        assert number == len(parts) or not any(tmp_path.iterdir())
+    kept = (tmp_path / name).read_bytes()
+    assert secret not in kept
+    assert "[secret stripe]" in kept.decode("utf-16" if name == "wide.txt" else "utf-8", "replace")
+
+
+def test_what_holds_no_secret_is_saved_as_it_is(tmp_path: Path) -> None:
+    contents = saving.Contents(root_dir=str(tmp_path))
+    contents.register_pre_save_hook(saving.keeper(lambda path: Redactor({"stripe": SECRET})))
+    for name, raw in (("a.png", bytes(range(256))), ("b.ipynb", half_and_half().replace(SECRET[-9:], "x").encode())):
+        asyncio.run(contents.save(uploaded(raw), name))
+        assert (tmp_path / name).read_bytes() == raw
+
+
+def test_an_upload_that_lacks_a_piece_or_is_too_large_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = saving.Contents(root_dir=str(tmp_path))
+    monkeypatch.setattr(saving, "LARGEST", 10)
+    for chunks, told in (((1, 3), "is missing"), ((2,), "is missing"), ((-1,), "is missing"), ((1, 2, -1), "larger")):
+        with pytest.raises(HTTPError, match=told):
+            for chunk in chunks:
+                asyncio.run(contents.save({**uploaded("1234"), "chunk": chunk}, "x.txt"))
+    assert not any(tmp_path.iterdir())
 
 
 def test_where_secrets_cannot_be_taken_out_nothing_is_saved() -> None:
@@ -270,7 +415,7 @@ def test_an_investigation_is_closed_with_what_its_copy_shows(
     firm: Sandbox, repository: Path, outputs: Path, opskit: Opskit
 ) -> None:
     firm.break_with("endpoint-disabled")
-    keep(repository, BEGIN, ENDPOINT, ENABLE, "run.plan", "run.apply()")
+    keep(repository, *PLANNING)
     copy = investigate("small", {"environment": firm.name})
     run = copy.parent.name
     nb = nbformat.read(copy, as_version=4)
@@ -305,9 +450,12 @@ class Door:
         self.lab = server.Lab(repository, outputs, runtime, {}, (), investigate)
         self.handler = partial(server._carry_out, self.lab)
 
-    def asks(self, copy: Path, typed: str, saved: bool = True) -> str:
-        """What is answered to somebody who typed that."""
+    def asks(self, copy: Path, typed: str, saved: bool = True, shown: str = "") -> str:
+        """What is answered to somebody who typed that, and who was shown the plan of that digest, or the run's own."""
+        folder = copies.record_beside(copy, self.lab.outputs)
+        assert folder
         asked = {"run": copy.parent.name, "typed": typed, "removals": False, "since": time.time() + (0 if saved else 9)}
+        asked["plan"] = shown or plan.load(folder / "plan.json").digest
         if saved:
             copy.touch()
             asked["since"] -= 9
@@ -326,7 +474,7 @@ class Door:
 def live(firm: Sandbox, repository: Path) -> str:
     """Production, which is that sandbox, with an endpoint that was disabled."""
     firm.break_with("endpoint-disabled")
-    keep(repository, *SMALL)
+    keep(repository, *PLANNING)
     target = yaml.safe_load(firm.environment.read_text()) | {"name": "live", "production": True}
     (repository / "parameters" / "environments" / "live.yaml").write_text(yaml.safe_dump(target))
     return "live"
@@ -341,6 +489,7 @@ def test_in_production_a_colleague_approves_before_the_door_opens(
     with TemporaryDirectory(prefix="opskit-") as runtime:
         door = Door(repository, outputs, Path(runtime))
         assert "was not saved" in door.asks(copy, f"{live} 1", saved=False)
+        assert "has another plan by now" in door.asks(copy, f"{live} 1", shown="sha256:shown")
         assert "in production another person approves" in door.asks(copy, f"{live} 1")
         assert archive.summary(folder)["outcome"] == archive.UNSEALED  # and it is still open
         with monkeypatch.context() as as_bo:
@@ -356,6 +505,180 @@ def test_in_production_a_colleague_approves_before_the_door_opens(
         assert "done and verified: 1 of 1 actions" in door.asks(copy, "")
     (applied,) = archive.Archive(outputs).following(folder, "applies")
     assert (wrong(folder), wrong(applied)) == ((), ())
+
+
+@pytest.fixture
+def offered(copy: Path, outputs: Path, standing: Sandbox) -> tuple[Path, Path, plan.Plan]:
+    """The record of an investigation whose kernel has just shown a plan, its copy, and that plan."""
+    folder = copies.record_of(copy, outputs)
+    assert folder
+    made_for = dict.fromkeys(plan.MADE_FOR, "") | {"run": folder.name, "environment": standing.name, "operator": "ana"}
+    proposed = plan.Plan(made_for, [Action("t.none", {"id": "1"}, None, "Look at it", manual=True)])
+    note(folder, "run.begun")
+    note(folder, "plan", digest=proposed.digest, actions=1, removals=0, manual=1, causes=["unknown"])
+    proposed.save(folder / "plan.json")
+    return folder, copy, proposed
+
+
+def note(folder: Path, event: str, **data: Any) -> None:
+    journal.Journal(folder / record.JOURNAL).write(event, **data)
+
+
+def shows(copy: Path, text: str) -> None:
+    nb = nbformat.read(copy, as_version=4)
+    nb.cells[-1].outputs = [nbformat.v4.new_output("display_data", {"text/plain": text})]
+    nbformat.write(nb, copy)
+
+
+def test_only_the_plan_that_was_shown_is_carried_out(
+    offered: tuple[Path, Path, plan.Plan], repository: Path, outputs: Path, opskit: Opskit
+) -> None:
+    folder, copy, shown = offered
+    shows(copy, repr(shown))
+    other = plan.Plan(shown.made_for, [Action("t.none", {"id": "2"}, None, "Another", manual=True)])
+    other.save(folder / "plan.json")  # of a second kernel
+    with TemporaryDirectory(prefix="opskit-") as runtime:
+        door = Door(repository, outputs, Path(runtime))
+        typed = f"{shown.made_for['environment']} 1"
+        assert "another plan by now" in door.asks(copy, typed, shown=shown.digest)
+        shown.save(folder / "plan.json")
+        shows(copy, repr(other))  # a second tab saved over what is seen here
+        assert "does not show this plan" in door.asks(copy, typed, shown=shown.digest)
+    assert not archive.Archive(outputs).approval(folder).exists()
+    assert not (folder / "manifest.json").exists()
+    refused = opskit("approve", folder.name, "--plan", other.digest, "--type", typed)
+    assert (refused.exit_code, "another plan by now" in refused.output) == (4, True), refused.output
+    assert opskit("approve", folder.name, "--plan", shown.digest, "--type", typed).exit_code == 0
+
+
+def test_what_is_saved_over_it_at_the_last_moment_is_not_carried_out(
+    offered: tuple[Path, Path, plan.Plan], repository: Path, outputs: Path
+) -> None:
+    from opskit.lab import server  # noqa: PLC0415  # JupyterLab takes its time
+
+    folder, copy, shown = offered
+    lab = server.Lab(repository, outputs, outputs, {}, (), investigate)
+    shows(copy, repr(shown))
+    asked = {"run": folder.name, "plan": shown.digest, "typed": "x 1", "removals": False, "since": 0}
+    commands = server._commands(lab, asked)
+    assert [next(commands)[0], next(commands)[0]] == ["approve", "seal"]
+    (folder / record.NOTEBOOK).write_bytes(copy.read_bytes())
+    shows(folder / record.NOTEBOOK, "another plan")
+    with pytest.raises(Refused, match="as it was sealed does not show this plan"):
+        next(commands)
+
+
+def asked(folder: Path, answer: str, cause: str | None = None) -> None:
+    note(folder, "check", name="enabled", question="Enabled?", answer=answer, cause=cause, because="", required=True)
+
+
+def planned_now(folder: Path, proposed: plan.Plan, *causes: str) -> None:
+    """What `run.apply()` leaves behind."""
+    told = {"actions": len(proposed), "removals": 0, "manual": len(proposed), "causes": causes}
+    note(folder, "plan", digest=proposed.digest, **told)
+    proposed.save(folder / "plan.json")
+
+
+FOUND = ("no", "endpoint-disabled")
+
+
+@pytest.mark.parametrize(
+    ("sessions", "code", "told"),
+    [
+        ([("healthy",), FOUND], 6, "`run.apply()` was not run; an earlier plan is set aside"),
+        ([("plan", *FOUND), ("yes",)], 6, "`run.apply()` was not run; an earlier plan is set aside"),
+        ([("healthy", "then", *FOUND)], 6, "what was seen, or planned, changed after `run.apply()`"),
+        ([("plan", *FOUND, "then", "yes")], 6, "what was seen, or planned, changed after `run.apply()`"),
+        ([("plan", *FOUND, "spoilt")], 6, "what was seen, or planned, changed after `run.apply()`"),
+        ([("yes",)], 6, "no plan to approve: `run.apply()` was not run"),
+        ([("refused",), ("healthy",)], 0, ""),
+        ([("refused",), ("plan", *FOUND)], 6, ""),  # only people can: it is a person's step
+        ([FOUND, ("healthy",)], 0, ""),
+        ([("healthy",), ("refused",)], 6, "`run.apply()` was not run; an earlier plan is set aside"),
+    ],
+)
+def test_only_what_was_seen_since_it_was_last_begun_counts(
+    copy: Path, outputs: Path, opskit: Opskit, sessions: list[tuple[str, ...]], code: int, told: str
+) -> None:
+    folder = copies.record_of(copy, outputs)
+    assert folder
+    action = Action("t.none", {"id": "1"}, None, "Look at it", manual=True)
+    for number, words in enumerate(sessions):
+        made_for = {"session": number, "environment": "x", "operator": "ana"}
+        note(folder, "run.begun", kernel=number)
+        match words:
+            case ["refused"]:
+                note(folder, "refused", why="another target")
+            case ["healthy", *rest]:
+                asked(folder, "yes")
+                planned_now(folder, plan.Plan(made_for), "healthy")
+                if rest:
+                    asked(folder, *rest[1:])
+            case ["plan", answer, cause, *rest]:
+                asked(folder, answer, cause)
+                planned_now(folder, plan.Plan(made_for, [action]), cause)
+                if rest[:1] == ["then"]:
+                    asked(folder, *rest[1:])
+                elif rest:
+                    (folder / "plan.json").write_text('{"half": ')
+            case _:
+                asked(folder, *words)
+    sealed = opskit("seal", folder.name)
+    assert (sealed.exit_code, told in sealed.output) == (code, True), sealed.output
+    assert ("Mind: no plan to approve" in sealed.output) == bool(told)
+    assert ("another target" in sealed.output) == (sessions[-1] == ("refused",))
+    assert (folder / "plan.json").exists() == (not told)
+    assert wrong(folder) == ()
+    shown = nbformat.read(folder / "notebook.ipynb", as_version=4).cells[1].source
+    assert told in shown
+    if told:
+        for refused in (opskit("plan", folder.name), opskit("approve", folder.name, "--type", "x 1")):
+            assert (refused.exit_code, told in refused.output) == (2, True), refused.output
+            assert f"opskit lab small --incident {folder.parent.name}" in refused.output
+        assert (archive.summary(folder)["actions"], "healthy" in shown) == (0, False)
+
+
+def test_yesterdays_plan_is_not_approved_while_today_has_none(
+    offered: tuple[Path, Path, plan.Plan], opskit: Opskit
+) -> None:
+    folder, _, _ = offered
+    assert opskit("plan", folder.name).exit_code == 0
+    note(folder, "run.begun")
+    refused = opskit("approve", folder.name, "--type", "x 1")
+    assert (refused.exit_code, "Go on, and run that cell" in refused.output) == (2, True), refused.output
+
+
+@pytest.mark.deep
+def test_an_investigation_that_went_on_another_day_is_what_that_day_found(
+    firm: Sandbox, repository: Path, outputs: Path, opskit: Opskit
+) -> None:
+    keep(repository, *PLANNING)
+    copy = investigate("small", {"environment": firm.name})
+    executed(copy, outputs, repository)  # yesterday all was well
+    firm.break_with("endpoint-disabled")
+    nb = nbformat.read(copy, as_version=4)
+    nb.cells[-2].source = nb.cells[-1].source = ""  # not come to the plan yet
+    nbformat.write(nb, copy)
+    executed(copy, outputs, repository)
+    sealed = opskit("seal", copy.parent.name)
+    assert (sealed.exit_code, "unknown: endpoint-disabled" in sealed.output) == (6, True), sealed.output
+
+
+def test_what_would_be_lost_by_closing_is_said_before(offered: tuple[Path, Path, plan.Plan]) -> None:
+    from opskit.lab import index  # noqa: PLC0415  # JupyterLab takes its time
+
+    folder, copy, shown = offered
+    shows(copy, repr(shown))
+    index._require_finished(folder, copy, ["idle"])
+    with pytest.raises(Refused, match="is still running"):
+        index._require_finished(folder, copy, ["idle", "busy"])
+    note(folder, "cell.started", cell="x", count=1, source="")
+    note(folder, "cell.ended", count=1)
+    copy.touch()
+    index._require_finished(folder, copy, ["idle"])
+    note(folder, "run.begun")
+    with pytest.raises(Refused, match="was not run, so there would be none to approve"):
+        index._require_finished(folder, copy, ["idle"])
 
 
 def test_a_reader_is_told_of_disorder_wherever_they_look(copy: Path, outputs: Path, opskit: Opskit) -> None:

@@ -45,10 +45,11 @@ def lab(
         if copy is None or run.name != copy.parent.name:
             answering.people.print(f"Still open: {run.name}, {run.parent.name}", markup=False)
     _serve(copy, port, browser)
-    copies.tidy(outputs())
+    kept = copies.tidy(outputs())
     left = [run.name for run in copies.still_open(outputs())]
     lines = [f"Still open: {name}. Next: opskit lab, or opskit seal {name}" for name in left]
-    return Reply({"open": left}, "\n".join(lines))
+    lines += [f"Changed after its record was sealed, and therefore kept: {path}" for path in kept]
+    return Reply({"open": left, "kept": kept}, "\n".join(lines))
 
 
 def investigate(runbook: str, given: dict[str, Any]) -> Path:

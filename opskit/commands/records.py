@@ -254,7 +254,7 @@ def seal(left: str) -> Reply:
         return ended(*adopt(Path(left), outputs(), root()))
     folder = archive().find(left)
     copy = None if (folder / record.MANIFEST).exists() else copies.copy_of(folder, outputs())
-    if copy and copy.exists():
+    if copy and copies.lying(folder, outputs()):
         from opskit.adopt import conclude  # noqa: PLC0415  # as above
 
         return ended(*conclude(folder, outputs(), root()))

@@ -70,6 +70,7 @@ def show_plan(run: str, export: Path | None, by_hand: bool) -> Reply:
     folder = archive().find(run)
     if export:
         require_elsewhere(export)
+    _require_made(folder)
     proposed = plan.load(folder / "plan.json")
     glance = [repr(proposed), manual.glance(proposed, folder.name)]
     text = manual.whole(proposed) if by_hand else "\n\n".join(filter(None, glance))
@@ -79,6 +80,18 @@ def show_plan(run: str, export: Path | None, by_hand: bool) -> Reply:
     elif proposed.actions and not by_hand and not records.follows(folder):
         text += f"\n\nNext: {_approving(folder.name, len(proposed.removals))}"
     return Reply({"run": folder.name, "digest": proposed.digest, **proposed.data()}, text)
+
+
+def _require_made(folder: Path) -> None:
+    """Raise BadInput where whoever ran a notebook by hand has made no plan since they last began."""
+    events = list(journal.read(folder / record.JOURNAL))
+    made = next((e for e in reversed(journal.session(events)) if e["event"] in ("plan", "plan.aside")), {})
+    if made.get("event") == "plan" or records.follows(folder) or any(e["event"] == "run.accepted" for e in events):
+        return
+    head, said = records.about(folder), made.get("why", "no plan to approve: `run.apply()` was not run")
+    again = f"Run it in a new investigation: opskit lab {head['runbook']} --incident {head['incident']}"
+    on = again if (folder / record.MANIFEST).exists() else "Go on, and run that cell: opskit lab"
+    raise BadInput(f"{folder.name}: {said}.", on)
 
 
 def _export(proposed: plan.Plan, path: Path) -> None:
@@ -95,14 +108,19 @@ def _export(proposed: plan.Plan, path: Path) -> None:
 @click.option(
     "--break-glass", metavar="REASON", default="", help="Approve alone what takes two; shown until countersigned."
 )
+@click.option("--plan", "only", hidden=True, default="", help="Only the plan of that digest, which a person was shown.")
 @verb
-def approve(plan_of: str, with_removals: bool, typed: str | None, break_glass: str) -> Reply:
+def approve(plan_of: str, with_removals: bool, typed: str | None, break_glass: str, only: str) -> Reply:
     """Approve exactly this plan, for an hour, and sign that. Asks for the environment and the number of actions.
 
     FILE is a plan that `opskit plan RUN --export FILE` wrote elsewhere; the answer is an approval to paste there.
     """
     folder = None if Path(plan_of).is_file() else archive().find(plan_of)
+    if folder:
+        _require_made(folder)
     proposed = plan.load(Path(plan_of)) if folder is None else _proposed(folder)
+    if only and proposed.digest != only:
+        raise Refused("this run has another plan by now than the one shown.", f"Look at it: opskit plan {plan_of}")
     made_for, approver = proposed.made_for, provenance.operator()
     target = environment.load(made_for["environment"], root())
     refuse_secrets({"break-glass": break_glass}, every_secret())

@@ -27,9 +27,10 @@ from opskit.lab.order import source_digest
 from opskit.lock import attended
 from opskit.plan import Plan
 
+Noting = tuple[str, Callable[[Any], None]]
 DOOR = "OPSKIT_DOOR"  # names the socket, in the kernels of `opskit lab`
 _cells: dict[int, str] = {}  # the number of an execution in this kernel: which cell it was
-_noting: list[Callable[[Any], None]] = []  # what this kernel calls before each cell
+_noting: list[Noting] = []  # what this kernel calls before and after each cell
 
 
 def filled_in(folder: Path, about: dict[str, Any], given: BaseModel) -> dict[str, Any]:
@@ -52,7 +53,10 @@ def filled_in(folder: Path, about: dict[str, Any], given: BaseModel) -> dict[str
 
 
 def watch(shell: Any, journal: Journal) -> None:
-    """Note each cell as it is run, also those before `begin`: the number that it gets, and a digest of its source."""
+    """Note each cell as it is run, also those before `begin`: the number that it gets, and a digest of its source.
+
+    And when it ended: what it said until then may be in its person's browser alone.
+    """
 
     def note(count: int, source: str) -> None:
         journal.write("cell.started", cell=_cells.get(count, ""), count=count, source=source_digest(source))
@@ -63,17 +67,22 @@ def watch(shell: Any, journal: Journal) -> None:
             _cells[number] = info.cell_id or ""
             note(number, info.raw_cell)
 
+    def after(result: Any) -> None:
+        if result is not None and result.info.store_history and not result.info.silent:
+            journal.write("cell.ended", count=result.execution_count)
+
     unwatch(shell)
     for count, source in enumerate(shell.history_manager.input_hist_raw[1:], 1):
         note(count, source)
-    shell.events.register("pre_run_cell", before)
-    _noting.append(before)
+    for when, do in (("pre_run_cell", before), ("post_run_cell", after)):
+        shell.events.register(when, do)
+        _noting.append((when, do))
 
 
 def unwatch(shell: Any) -> None:
     """Note nothing any more: another `begin` does, or the investigation is closed."""
     while _noting:
-        shell.events.unregister("pre_run_cell", _noting.pop())
+        shell.events.unregister(*_noting.pop())
 
 
 def offer(folder: Path, plan: Plan, at_work: ExitStack) -> None:
@@ -87,7 +96,8 @@ def offer(folder: Path, plan: Plan, at_work: ExitStack) -> None:
         with suppress(EOFError, NotImplementedError):  # nobody is there
             typed = " ".join(_ask(plan, in_full).split())
     if door and typed == in_full:
-        what = {"run": folder.name, "typed": expected, "removals": bool(plan.removals), "since": since}
+        what = {"run": folder.name, "plan": plan.digest, "typed": expected, "since": since}
+        what["removals"] = bool(plan.removals)
         at_work.close()
         _pass_on(door, what)
         if is_closed(folder):

@@ -19,13 +19,14 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from jupyter_server.utils import url_path_join
 from jupyterlab.labapp import LabApp
 
-from opskit import approval, archive, environment, plan
-from opskit.errors import OpskitError
+from opskit import approval, archive, environment, plan, record
+from opskit.errors import OpskitError, Refused
 from opskit.lab import copies, index, saving
 from opskit.lab.hand import DOOR
 from opskit.redaction import Redactor, redactor
 
 GRACE = 5.0  # seconds
+SHOWN = 19  # characters of its digest that a plan shows of itself
 SETTINGS = Path(__file__).with_name("settings")  # of JupyterLab: it asks nobody for news, and saves more often
 GOOD_ENDINGS = {"approve": (0,), "seal": (3,), "apply": ()}  # after which the next command may follow
 OPSKIT = (sys.executable, "-c", "from opskit.cli import main; main()")
@@ -152,42 +153,46 @@ async def _carry_out(lab: Lab, reader: asyncio.StreamReader, writer: asyncio.Str
     with suppress(ConnectionError):
         try:
             asked = json.loads(await reader.readline())
-            if why := _not_saved(lab, asked):
-                writer.write(f"Nothing was done: {why}\n".encode())
-                return
             for command in _commands(lab, asked):
                 if await _run(lab, command, writer) not in GOOD_ENDINGS[command[0]]:
                     break
+        except OpskitError as error:
+            writer.write(f"Nothing was done: {error.message} {error.remedy}\n".encode())
         finally:
             await writer.drain()
             writer.close()
 
 
-def _not_saved(lab: Lab, asked: Mapping[str, Any]) -> str:
-    """Why the saved copy does not show what the person sees."""
-    copy = copies.copy_of(archive.Archive(lab.outputs).find(asked["run"]), lab.outputs)
-    if copy is None or not copy.exists():
-        return "its notebook is not here."
-    if copy.stat().st_mtime < asked["since"]:
-        return "the notebook was not saved. Run this cell again, press Ctrl+S, and then type."
-    return ""
-
-
 def _commands(lab: Lab, asked: Mapping[str, Any]) -> Iterator[list[str]]:
-    run = str(asked["run"])
-    if not _is_approved(lab, run):  # or a colleague has given their word
-        yield ["approve", run, "--type", str(asked["typed"]), *(["--with-removals"] if asked["removals"] else [])]
+    """What is to be run for the plan that the person was shown. Raises Refused where it is not the run's plan now, or
+    the saved copy does not show it; what was sealed is looked at once more, for somebody may have saved meanwhile.
+    """
+    run, digest = str(asked["run"]), str(asked["plan"])
+    folder = archive.Archive(lab.outputs).find(run)
+    if plan.load(folder / "plan.json").digest != digest:  # another kernel, or another `opskit lab`
+        raise Refused("this run has another plan by now than the one shown here.", "Run this notebook again.")
+    copy = copies.lying(folder, lab.outputs)
+    if copy is None:
+        raise Refused("its notebook is not here.")
+    if copy.stat().st_mtime < asked["since"]:
+        raise Refused("the notebook was not saved.", "Run this cell again, press Ctrl+S, and then type.")
+    if not copies.says(copy, digest[:SHOWN]):
+        again = "Run the cell `run.plan` and this one again, look, save, and then type."
+        raise Refused("the notebook as it was saved does not show this plan.", again)
+    if not _is_approved(lab, folder, digest):  # or a colleague has given their word
+        removals = ["--with-removals"] if asked["removals"] else []
+        yield ["approve", run, "--plan", digest, "--type", str(asked["typed"]), *removals]
     yield ["seal", run]
+    if not copies.says(folder / record.NOTEBOOK, digest[:SHOWN]):
+        raise Refused("the notebook as it was sealed does not show this plan.", f"Look at it: opskit plan {run}")
     yield ["apply", run]
 
 
-def _is_approved(lab: Lab, run: str) -> bool:
+def _is_approved(lab: Lab, folder: Path, digest: str) -> bool:
     """Whether somebody's word covers exactly this plan, and still holds."""
-    found = archive.Archive(lab.outputs)
-    folder = found.find(run)
     with suppress(OpskitError):
-        approval.require(approval.load(found.approval(folder)), plan.load(folder / "plan.json"), {}, run)
-        return True
+        word = approval.load(archive.Archive(lab.outputs).approval(folder))
+        return approval.require(word, plan.load(folder / "plan.json"), {}, folder.name).plan == digest
     return False
 
 
