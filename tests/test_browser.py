@@ -145,8 +145,10 @@ def test_nothing_that_its_person_sees_is_lost_by_closing(
         ana = browsing.Person(page, copy := copy_in(outputs))
         run = copy.parent.name
 
+        start = f"{address.split('/lab/')[0]}/opskit?{address.split('?')[1]}"
+
         def closes(role: str) -> str:
-            index.goto(address.split("/lab/")[0] + "/opskit")
+            index.goto(start)
             index.get_by_role("button", name=f"Close {run}").click()
             return str(index.get_by_role(role).inner_text())
 
@@ -164,7 +166,7 @@ def test_nothing_that_its_person_sees_is_lost_by_closing(
         ana.saves()
         renamed = copy.with_name("my-night.ipynb")
         copy.rename(renamed)  # in a terminal, say
-        index.goto(address.split("/lab/")[0] + "/opskit")
+        index.goto(start)
         assert str(index.get_by_role("link", name=f"Go on with {run}").get_attribute("href")).endswith(renamed.name)
         renamed.rename(copy)
         assert "is closed and sealed: plan awaits approval." in closes("status")
