@@ -61,6 +61,25 @@ def test_a_renamed_column_and_a_revoked_right_are_named_with_the_runbooks_that_n
     assert not any("ai_requests" in said for said in wrong["autosave-incidents"])
 
 
+def test_what_may_be_read_in_part_only_and_a_role_that_is_no_member_are_named(
+    opskit: Opskit, firm: Sandbox, tmp_path: Path
+) -> None:
+    amiss(
+        firm,
+        tmp_path,
+        "revoke select on ai_requests from opskit_read",
+        "grant select (id) on ai_requests to opskit_read",
+        "revoke postgres from opskit_change",
+        "revoke pg_signal_backend from opskit_change",
+    )
+    found = told(opskit, firm)
+    parts = [said for good, said in found["ai-worker-failures"] if good is None]
+    assert any(said.startswith("the read role may select some columns of ai_requests only") for said in parts)
+    lacking = [said for good, said in found["supabase-migration-procedures"] if good is False]
+    assert any(said.startswith("the change role is no member of postgres") for said in lacking), lacking
+    assert any(said.startswith("the change role is no member of pg_signal_backend") for said in lacking), lacking
+
+
 def test_a_value_that_was_renamed_there_is_named_with_the_statements_that_wait_for_it(
     opskit: Opskit, firm: Sandbox, tmp_path: Path
 ) -> None:

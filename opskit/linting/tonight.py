@@ -22,7 +22,7 @@ from opskit.linting.pages import Page
 from opskit.linting.queries import PYTHON, queries, renumbered, unknowns
 from opskit.linting.schema import Schema
 from opskit.runbooks import Runbook
-from opskit.services import Services
+from opskit.services import Services, owners
 
 Told = tuple[bool | None, str]
 QUERY = re.compile(r"\s*(with|select|insert|update|delete)\s", re.IGNORECASE)
@@ -34,7 +34,7 @@ MANY = 3  # names that one reads in a line
 OPTIONAL = ("sentry", "status", "app", "supabase")  # without them a runbook sees less, and goes on
 
 TABLE = """
-    select name, to_regclass(name) is not null as there,
+    select name, to_regclass(name) is not null as there, has_table_privilege(to_regclass(name), %(what)s) as whole,
            has_table_privilege(to_regclass(name), %(what)s)
            or (%(what)s <> 'delete' and has_any_column_privilege(
                  to_regclass(name), case %(what)s when 'delete' then 'select' else %(what)s end)) as may
@@ -56,7 +56,10 @@ FILTERED = """
       and not (select rolbypassrls or rolsuper from pg_roles where rolname = current_user)
 """
 HIDDEN = re.compile(r'row-level security policy for table "(.+?)"')
-ROLE = "select rolname as name, pg_has_role(oid, 'member') as may from pg_roles where rolname = any(%(roles)s::text[])"
+ROLE = """
+    select name, pg_has_role(oid, 'member') as may
+    from unnest(%(roles)s::text[]) as wanted (name) left join pg_roles on rolname = name
+"""
 
 
 def tonight(books: Sequence[Runbook], target: Environment, services: Services, changing: Services) -> Iterator[Finding]:
@@ -139,7 +142,7 @@ class Night:
                 for told in self._may_change(right):
                     lacking.setdefault(told, []).extend(_planning(book, right))
             elif roles := MEMBER.search(right):
-                yield from self._member(self.services, roles)
+                yield from self._member(self.services, right, roles)
         yield from ((good, _needed(said, actions)) for (good, said), actions in lacking.items())
 
     def _may(self, services: Services, what: str, tables: list[str]) -> Iterator[Told]:
@@ -149,6 +152,8 @@ class Night:
                 yield False, f"there is no table {row['name']}."
             elif not row["may"]:
                 yield False, f"the {who} role may not {what} on {row['name']}."
+            elif not row["whole"]:
+                yield None, f"the {who} role may {what} some columns of {row['name']} only; any other fails."
 
     def _filtered(self, services: Services, tables: list[str]) -> None:
         """Row-level security changes nothing, silently, where it hides the rows."""
@@ -173,15 +178,18 @@ class Night:
             if dim:
                 yield None, f"a policy decides which rows of {_listed(dim, len(dim))} the {who} role sees."
 
-    def _member(self, services: Services, roles: re.Match[str]) -> Iterator[Told]:
+    def _member(self, services: Services, right: str, named: re.Match[str]) -> Iterator[Told]:
         who = "read" if services is self.services else "change"
-        for row in services.database.rows(ROLE, roles=[role for role in roles.groups() if role]):
-            if not row["may"]:
+        roles = [services.migrations.role] if right == owners.RIGHT else [role for role in named.groups() if role]
+        for row in services.database.rows(ROLE, roles=roles):
+            if row["may"] is None:
+                yield False, f"there is no role {row['name']}."
+            elif not row["may"]:
                 yield False, f"the {who} role is no member of {row['name']}."
 
     def _may_change(self, right: str) -> Iterator[Told]:
         if roles := MEMBER.search(right):
-            yield from self._member(self.changing, roles)
+            yield from self._member(self.changing, right, roles)
             return
         for part in right.split(";"):
             left, _, names = part.partition(" on ")
