@@ -16,8 +16,9 @@ import pytest
 from support import OPSKIT, REPOSITORY, Opskit, data
 
 from opskit.drill import Score
-from opskit.linting import endpoints, exercised, shell, tools
+from opskit.linting import endpoints, exercised, roles, shell, tools
 from opskit.linting.cells import METADATA
+from opskit.linting.pages import Cell, Page
 from opskit.sandbox import Sandbox
 
 ROTTEN = sorted((REPOSITORY / "tests" / "rotten").glob("*.txt"))
@@ -129,8 +130,20 @@ def test_it_is_said_in_english_and_a_long_list_says_that_it_goes_on(tmp_path: Pa
     page.write_text("# Page\n\n```bash\nvercel logs --qqq\n```\n")
     said = opskit("lint", page).stdout
     assert re.search(r"There are: (-{1,2}[\w-]+, ){12}…\n1 thing is no longer true\.", said), said
-    page.write_text("# Page\n\n```bash\nvercel logs --qqq\nstripe status\n```\n")
-    assert "2 things are no longer true." in opskit("lint", page).stdout
+
+
+@pytest.mark.parametrize(
+    ("whom", "wrong"),
+    [("head of sales and marketing", []), ("Ola, by phone", []), ("Head of Sales", [3]), ("CMO", [3]), ("lead", [])],
+)
+def test_whom_to_call_is_held_against_the_teams_own_contacts(whom: str, wrong: list[int], repository: Path) -> None:
+    contacts = repository / "parameters" / "contacts.yaml"
+    contacts.write_text(contacts.read_text() + "  - role: Head of Sales and Marketing\n    name: Ola\n")
+    table = f"## Escalation\n| when | whom |\n|---|---|\n| after 30 minutes | {whom} |\n"
+    page = Page(repository, "page", (Cell("escalation", "markdown", table, "Escalation", first=0),))
+    assert [one.line for one in roles.check(page, roles.roles(repository) or {})] == wrong
+    contacts.write_text("contacts: soon")  # then nobody knows whom one may call, and a run says so
+    assert roles.roles(repository) is None
 
 
 def test_commands_are_found_with_their_lines_however_they_are_written() -> None:

@@ -36,7 +36,7 @@ def _literals(page: Page) -> dict[str, ast.expr]:
     for cell in page.code():
         for node in ast.walk(cell.tree) if cell.tree else ():
             match node:
-                case ast.Name(id=name, ctx=ast.Store()):
+                case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
                     bound[name] += 1
                 case ast.Assign(targets=[ast.Name(id=name)], value=(ast.Constant() | ast.JoinedStr()) as value):
                     found[name] = value

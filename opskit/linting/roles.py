@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from opskit.linting.pages import Cell, Page
 
 SECTION = "Escalation"
 WHOM = re.compile(r"(to )?(whom|who|role|call|page|tell|notify|contact|escalate to)s?", re.IGNORECASE)
-BETWEEN = re.compile(r"[,;/+&]|\b(?:and|or|then)\b")
+BETWEEN = re.compile(r"[,;/+&>→]|\b(?:and|or|then|else|if|when|for|after|within)\b")
 ASIDE = re.compile(r"[:(\u2013\u2014].*|\s-\s.*", re.DOTALL)  # says how, or what
 SHORT = re.compile(r"[A-Z]{2,5}")  # a title such as CTO; P0 and 24/7 are none
 CHIEF = re.compile(r"C[A-Z]{1,2}O|VP|SRE|DBA|DPO")  # so is this, also where it is not the first of the cell
@@ -28,7 +28,9 @@ OFFICE = re.compile(
 SPOKEN = {"whoever", "who", "is", "are", "a", "an", "any", "each", "every", "no", "not", "another", "their", "by", "as"}
 WORD = re.compile(r"[A-Za-z][A-Za-z-]+")
 NOBODY = {"nobody", "none", "somebody", "someone", "anybody", "anyone", "everybody", "everyone", "people", "you", "us",
-          "them", "staff", "all", "same", "ditto", "see", "nothing", "public"}  # fmt: skip
+          "them", "staff", "all", "both", "same", "ditto", "see", "nothing", "public", "press",
+          "customer", "user", "writer", "author", "owner", "reporter",
+          "stripe", "supabase", "vercel", "sentry", "openai", "anthropic", "deepseek", "slack"}  # fmt: skip
 
 
 def roles(root: Path) -> dict[str, str] | None:
@@ -45,7 +47,7 @@ def check(page: Page, known: Mapping[str, str]) -> Iterator[Finding]:
     for cell in page.markdown():
         if cell.section == SECTION:
             for line, text in _whom(cell):
-                for role in _named(text):
+                for role in _named(_without(folded, text)):
                     if not {role.casefold(), role.casefold().removesuffix("s")} & folded:
                         near = difflib.get_close_matches(role, known, 1)
                         remedy = f"The nearest is {near[0]}." if near else f"There are: {', '.join(sorted(known))}."
@@ -80,6 +82,13 @@ def _plain(inline: Token) -> str:
     """Its words; "" where it is a link, which leads to somebody by itself."""
     parts = inline.children or []
     return "" if any(one.type == "link_open" for one in parts) else "".join(one.content for one in parts)
+
+
+def _without(known: Iterable[str], text: str) -> str:
+    """The same without those that are known by a name which itself looks like two."""
+    for name in known:
+        text = re.sub(re.escape(name), "", text, flags=re.IGNORECASE) if BETWEEN.search(name) else text
+    return text
 
 
 def _named(text: str) -> Iterator[str]:

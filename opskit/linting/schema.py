@@ -11,6 +11,7 @@ import pglast.ast
 from pglast import parse_sql
 from pglast.enums import A_Expr_Kind as Kind
 from pglast.enums import BoolExprType, NullTestType
+from pglast.parser import ParseError
 
 from opskit.database import Database
 from opskit.services import scratch
@@ -91,7 +92,10 @@ def learn(database: Database) -> Schema:
 
 def _allowing(check: str) -> Iterator[tuple[str, frozenset[str]]]:
     """(column, the only texts that it may hold), for what a CHECK says of one column wholly."""
-    select: Any = parse_sql(f"select {check}")[0].stmt
+    try:
+        select: Any = parse_sql(f"select {check}")[0].stmt
+    except ParseError:  # a newer server's words: nothing is known of it
+        return
     said = select.targetList[0].val
     both = isinstance(said, nodes.BoolExpr) and said.boolop == BoolExprType.AND_EXPR
     for part in said.args if both else [said]:
