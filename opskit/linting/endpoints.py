@@ -110,6 +110,7 @@ HOSTS = {
 }  # fmt: skip
 MOVED = {"status.anthropic.com": "status.claude.com", "status.stripe.com": "www.stripestatus.com",
          "status.vercel.com": "www.vercel-status.com"}  # fmt: skip
+VALUED = "AbcCdDeEFhHKmoPQrtTuUwxXyYz"  # short flags of curl that take a value
 Verdict = tuple[str, str]
 
 
@@ -125,21 +126,47 @@ def _judge(command: Command) -> Iterator[Verdict]:
     if name == "curl":
         method = _method(words)
         for word in words:
-            if re.match(r"https?://", word):
-                yield from _called(method, word, words)
+            if address := _address(word.removeprefix("--url=")):
+                yield from _called(method, address, words)
     elif name in API_TOOLS and len(words) > 1 and words[0] in VERBS and words[1].startswith("/"):
         yield from _route(API_TOOLS[name], VERBS[words[0]], *_split(words[1]))
 
 
+def _address(word: str) -> str:
+    """The address that a word is, also without its scheme; "" where it is none."""
+    if re.match(r"https?://", word):
+        return word
+    host = re.split(r"[/?]", word, maxsplit=1)[0]
+    return f"https://{word}" if host in HOSTS or host in MOVED else ""
+
+
 def _method(words: list[str]) -> str:
-    """What curl sends."""
-    for word, after in zip(words, [*words[1:], ""], strict=True):
-        if word in ("-X", "--request"):
-            return after
-        if word.startswith("--request="):
-            return word.partition("=")[2]
-    sends = any(word.startswith(("--data", "--json")) or re.fullmatch(r"-[a-zA-Z]*d.*", word) for word in words)
-    return "POST" if sends and not {"-G", "--get"} & set(words) else "GET"
+    """What curl sends: what it is told to, or what its other flags mean."""
+    flags = dict(_flags(words))
+    if told := flags.get("-X") or flags.get("--request"):
+        return told
+    if {"-I", "--head"} & set(flags):
+        return "HEAD"
+    if {"-T", "--upload-file"} & set(flags):
+        return "PUT"
+    sends = any(flag in ("-d", "-F") or flag.startswith(("--data", "--json", "--form")) for flag in flags)
+    return "POST" if sends and not {"-G", "--get"} & set(flags) else "GET"
+
+
+def _flags(words: list[str]) -> Iterator[tuple[str, str]]:
+    """Flags and their values; several short ones may be one word, and the last of them have its value in it."""
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            yield flag, value if equals else "".join(waiting[:1])
+        elif word.startswith("-"):
+            for place, char in enumerate(word[1:], 2):
+                if char in VALUED:
+                    yield f"-{char}", word[place:] or (waiting.pop(0) if waiting else "")
+                    break
+                yield f"-{char}", ""
 
 
 def _called(method: str, address: str, words: list[str]) -> Iterator[Verdict]:
@@ -162,7 +189,8 @@ def _split(address: str) -> tuple[str, set[str]]:
 
 def _route(vendor: str, method: str, path: str, query: set[str]) -> Iterator[Verdict]:
     known = [one for one in BY_VENDOR[vendor] if one.covers(path)]
-    found = next((one for one in known if one.method == method or (method == "HEAD" and one.method == "GET")), None)
+    asked = "GET" if method == "HEAD" else method
+    found = next((one for one in known if one.method == asked or asked[:1] in ("$", "[")), None)  # it stands for one
     if found is None:
         others = ", ".join(dict.fromkeys(one.method for one in known))
         near = [one.path for one in BY_VENDOR[vendor] if one.covers(f"{path}/") or one.covers(path.rstrip("/"))]

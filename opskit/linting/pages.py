@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +21,7 @@ SHELLS = ("bash", "sh", "shell", "console", "zsh")
 QUERIES = ("sql", "postgresql", "postgres")
 BY_HAND = re.compile(r"\bby hand\b", re.IGNORECASE)
 STATEMENT = re.compile(
-    r"\s*(select\s.*\bfrom\b|with\s+\w+\s+as\s*\(|update\s+\S+\s+(\w+\s+)?set\b|insert\s+into\b|delete\s+from\b|"
+    r"\s*(?:explain\s+(?:\([^)]*\)\s*|analyze\s+|verbose\s+)*|copy\s*\(\s*)?(select\s.*\bfrom\b|with\s+\w+\s+as\s*\(|update\s+\S+\s+(\w+\s+)?set\b|insert\s+into\b|delete\s+from\b|"
     r"(alter|create|drop|truncate)\s+(unique\s+|or\s+replace\s+)?(table|index|policy|function|trigger|view|type)\b)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -155,5 +156,22 @@ def _language(info: str, text: str) -> str:
 
 
 def _typed(text: str) -> str:
-    """What is typed in a protocol of a console; its answers become empty lines."""
-    return "\n".join(line[2:] if line.startswith("$ ") else "" for line in text.splitlines())
+    """What is typed in a protocol of a console, also behind `> ` where it goes on; answers become empty lines."""
+    typed: list[str] = []
+    begun = ""
+    for line in text.splitlines():
+        goes_on = line.startswith("> ") and _open(begun)
+        typed.append(line[2:] if line.startswith("$ ") or goes_on else "")
+        begun = f"{begun}\n{typed[-1]}" if goes_on else typed[-1]
+    return "\n".join(typed)
+
+
+def _open(text: str) -> bool:
+    """Whether a shell would wait for the rest of it."""
+    try:
+        shlex.split(text)
+    except ValueError:  # a quote, or a backslash at its end
+        return True
+    fed = re.search(r"<<-?\s*['\"]?(\w+)", text)
+    fed_on = fed and not re.search(rf"^\s*{fed[1]}$", text, re.MULTILINE)
+    return bool(fed_on) or text.endswith(("|", "&&", " do", "then"))

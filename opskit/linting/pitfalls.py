@@ -37,6 +37,16 @@ def operands(words: list[str], path: str) -> list[str]:
     return [word for word in words if not word.startswith("-") and word not in path.split()]
 
 
+def forced(words: list[str]) -> bool:
+    """Whether a push overwrites: `--force`, `-f` also among other short flags, or a `+` before what is pushed."""
+    return any(word == "--force" or re.fullmatch(r"-[a-np-zA-Z46]*f.*|\+.+", word) for word in words)
+
+
+def pooled(words: list[str]) -> bool:
+    """Whether psql is sent to port 6543: in an address, or by `-p 6543`, `--port=6543`, `port=6543`."""
+    return re.search(r":6543\b|(^|\s)(-[A-Za-z]*p|--port)[\s=]?6543\b|\bport=6543\b", " ".join(words)) is not None
+
+
 TARGET = ("--linked", "--remote", "--db-url", "--local", "--project-ref", "--help")
 ON_THIS_MACHINE = "without a target means, since version 3, the database on this machine."
 NAME_TARGET = "Say --linked, --remote or --db-url."
@@ -66,8 +76,7 @@ PITFALLS = (
             "without a deployment only tells how a rollback goes on.", "Name the deployment to go back to."),
     Pitfall("vercel", "env add", without("--type", "--no-sensitive", "--sensitive"),
             "keeps what nobody can read again.", "Say --no-sensitive where it is no secret."),
-    Pitfall("git", "push", lambda words: "--force" in words or "-f" in words, "takes away what others pushed.",
+    Pitfall("git", "push", forced, "takes away what others pushed.",
             "Use --force-with-lease."),
-    Pitfall("psql", "", lambda words: any(":6543" in w for w in words),
-            "goes to the pooler of transactions, which forgets SET and locks.", "Use port 5432."),
+    Pitfall("psql", "", pooled, "goes to the pooler of transactions, which forgets SET and locks.", "Use port 5432."),
 )  # fmt: skip

@@ -30,6 +30,15 @@ BARE = re.compile(r"(?<![\w\])\[])\[[A-Za-z][\w .-]*\]|<[A-Za-z][\w -]*>|\{[a-z_
 NAMES_FOLLOW = re.compile(r"\b(from|join|into|update|table|on|column|index|policy|trigger)\s*$", re.IGNORECASE)
 PSQL = re.compile(r"(?<![:\w]):(['\"]?)([A-Za-z_]\w*)\1(?!\w)")
 PYTHON = re.compile(r"%\((\w+)\)s|%s")
+SHELL = re.compile(r"\$(\{\w+\}|[A-Za-z_]\w*(?!\w|\$)|\([^()]*\))")  # what the shell puts in, where nothing quotes it
+COPIED = re.compile(r"^\s*\\(copy\b.*)$", re.MULTILINE | re.IGNORECASE)
+COPY = re.compile(
+    r"(?P<what>copy\s+(?:\(.*\)|[\w.\"]+\s*(?:\([^()]*\))?)\s*)\b(?P<way>to|from)\s+"
+    rf"(?:program\s+)?(?:{LITERAL.pattern}|[^\s'(;]+)(?P<how>[^;]*);?\s*",
+    re.IGNORECASE,
+)
+ON_ITS_LINE = re.compile(r"^\s*\\.*$", re.MULTILINE)
+AT_THE_END = re.compile(rf"({LITERAL.pattern}|--[^\n]*)|\\(?:g\w*|watch|crosstabview)\b[^\n]*")
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class Query:
     text: str
     block: tuple[str, ...] = field(repr=False)  # all the statements that are typed together, this one among them
     told: bool = True
+    number: int = 0  # of this one in the block
 
     def at(self, place: int) -> int:
         """The line of a place in its text."""
@@ -57,9 +67,9 @@ def queries(page: Page) -> Iterator[Query]:
     for snippet in page.snippets("bash"):
         for command in shell.commands(snippet.text, snippet.line):
             if command.words[0] == "psql":
-                texts = [unknowns(_without_meta(text), PSQL) for text in _given(command.words)]
+                texts = [unknowns(_without_meta(_put_in(text)), PSQL) for text in _given(command.words)]
                 yield from _cut(snippet.cell, command.line, texts, snippet.told)
-                fed = unknowns(_without_meta(command.fed), PSQL)
+                fed = unknowns(_without_meta(_put_in(command.fed)), PSQL)
                 yield from _cut(snippet.cell, command.fed_line, [fed], snippet.told)
 
 
@@ -124,7 +134,22 @@ def _given(words: tuple[str, ...]) -> list[str]:
 
 
 def _without_meta(text: str) -> str:
-    return re.sub(r"^\s*\\.*$", "", text, flags=re.MULTILINE)
+    """Without psql's own commands; `\\copy` does what `copy` does, and `\\gx` ends a statement as `;` does."""
+    text = COPIED.sub(lambda found: f"{_to_the_server(found[1])};", text)
+    return AT_THE_END.sub(lambda found: found[1] or ";", ON_ITS_LINE.sub("", text))
+
+
+def _to_the_server(copy: str) -> str:
+    """What `\\copy` has the server do: its files, and programs, are on this side."""
+    if not (found := COPY.fullmatch(copy)):
+        return copy
+    return f"{found['what']}{found['way']} {'stdout' if found['way'].lower() == 'to' else 'stdin'}{found['how']}"
+
+
+def _put_in(text: str) -> str:
+    """With a name for what the shell puts in, where it stands outside quotes of SQL."""
+    pieces = re.split(f"({LITERAL.pattern})", text)
+    return "".join(piece if n % 2 else SHELL.sub("[value]", piece) for n, piece in enumerate(pieces))
 
 
 def unknowns(text: str, named: re.Pattern[str]) -> str:
@@ -181,6 +206,6 @@ def _cut(cell: Cell, line: int, texts: list[str], told: bool = True) -> Iterator
                 start = part.start + len(piece) - len(bare)
                 found.append((line + text.count("\n", 0, start), bare))
     block = tuple(text for _, text in found)
-    for at, text in found:
+    for number, (at, text) in enumerate(found):
         if not ELLIPSIS.search(LITERAL.sub("", text)):
-            yield Query(cell, at, renumbered(text), block, told)
+            yield Query(cell, at, renumbered(text), block, told, number)

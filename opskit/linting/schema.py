@@ -37,6 +37,12 @@ KEYS = """
     join pg_attribute b on b.attrelid = k.confrelid and b.attnum = k.confkey[1]
     where k.contype = 'f' and k.convalidated and cardinality(k.conkey) = 1
 """
+INDEXED = """
+    select i.indrelid::regclass::text as table, a.attname as column
+    from pg_index i join pg_class c on c.oid = i.indexrelid join pg_am m on m.oid = c.relam
+    join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+    where m.amname = 'btree' and i.indpred is null and i.indisvalid
+"""
 NEWEST = 18  # of PostgreSQL
 nodes: Any = pglast.ast  # each part is there where its kind of node has it
 Column = tuple[str, str]  # table, column
@@ -51,6 +57,7 @@ class Schema:
     allowed: Mapping[Column, frozenset[str]]
     keys: set[tuple[Column, Column]]  # from, to: what stands there always exists
     growing: set[str] = field(default_factory=set)  # tables that get a row with every event, and keep it
+    indexed: set[Column] = field(default_factory=set)  # what an index begins with
 
 
 @contextmanager
@@ -87,7 +94,8 @@ def learn(database: Database) -> Schema:
     keys = {((r["table"], r["column"]), (r["target"], r["target_column"])) for r in database.rows(KEYS)}
     referring = {table for (table, _), _ in keys}
     growing = {t for t in referring if "created_at" in columns[t] and "updated_at" not in columns[t]}
-    return Schema(columns, filled, allowed, keys, growing)
+    indexed = {(row["table"], row["column"]) for row in database.rows(INDEXED)}
+    return Schema(columns, filled, allowed, keys, growing, indexed)
 
 
 def _allowing(check: str) -> Iterator[tuple[str, frozenset[str]]]:

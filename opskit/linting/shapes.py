@@ -1,5 +1,5 @@
-"""What a statement's shape gives away, beside the schema's constraints: conditions that no row can ever meet, writes,
-questions to a whole growing table.
+"""What a statement's shape gives away, beside the schema's constraints: conditions that no row can ever meet, questions
+to a whole growing table.
 """
 
 from __future__ import annotations
@@ -17,15 +17,8 @@ from pglast.visitors import Visitor
 from opskit.linting.schema import Column, Schema
 
 nodes: Any = pglast.ast  # each part is there where its kind of node has it
-Verdict = tuple[str, int, str]  # rule, where in the statement (in bytes), what is wrong
-WRITES = (
-    nodes.InsertStmt, nodes.UpdateStmt, nodes.DeleteStmt, nodes.MergeStmt, nodes.TruncateStmt,
-    nodes.AlterTableStmt, nodes.DropStmt, nodes.CreateStmt, nodes.CreateTableAsStmt, nodes.IndexStmt,
-    nodes.CreatePolicyStmt, nodes.AlterPolicyStmt, nodes.GrantStmt, nodes.DoStmt, nodes.CreateFunctionStmt,
-    nodes.CreateTrigStmt, nodes.RenameStmt, nodes.VacuumStmt, nodes.ReindexStmt, nodes.CallStmt, nodes.LockStmt,
-)  # fmt: skip
+Verdict = tuple[str, int, str]  # rule, where in the statement, what is wrong
 COMPARING = ("=", "<>", "!=", "~~", "~~*", "!~~", "!~~*")
-STRIKING = {"pg_terminate_backend", "pg_cancel_backend", "nextval", "setval", "pg_reload_conf", "lo_unlink"}
 
 
 @dataclass(frozen=True)
@@ -56,23 +49,6 @@ class Level:
 def judge(statement: Any, schema: Schema) -> Iterator[Verdict]:
     """What the shape of one parsed statement says."""
     yield from _level(statement, schema, None, frozenset())
-
-
-def writes(statement: Any) -> str:
-    """What it would change, in a word; "" where it only looks."""
-    found: list[str] = []
-
-    class Writes(Visitor):
-        def visit(self, _: Any, node: Any) -> None:
-            if isinstance(node, WRITES):
-                found.append(type(node).__name__.removesuffix("Stmt").upper())
-            elif isinstance(node, nodes.FuncCall) and node.funcname[-1].sval in STRIKING:
-                found.append(node.funcname[-1].sval)
-            elif isinstance(node, nodes.SelectStmt) and (node.lockingClause or node.intoClause):
-                found.append("SELECT … FOR UPDATE" if node.lockingClause else "SELECT INTO")
-
-    Writes()(statement)
-    return found[0] if found else ""
 
 
 def _level(node: Any, schema: Schema, around: Level | None, made: frozenset[str]) -> Iterator[Verdict]:
@@ -137,12 +113,41 @@ def _joins(source: Any, level: Level, schema: Schema) -> Iterator[Verdict]:
 
 def _whole(node: Any, level: Level, schema: Schema) -> Iterator[Verdict]:
     """Reads all of a table that grows with every event."""
-    if isinstance(node, nodes.SelectStmt) and node.fromClause and not node.whereClause and not node.limitCount:
+    if isinstance(node, nodes.SelectStmt) and node.fromClause and not node.limitCount:
+        if _narrowed(node.whereClause, level, schema) or _at_the_end(node, level, schema):
+            return
         bounded = set(_bounded(node.fromClause))
         for name, table in level.names.items():
             if table in schema.growing and name not in bounded:
                 place = next(_places(node.fromClause, table), 0)
                 yield "unbounded", place, f"reads all of {table}, which only grows."
+
+
+def _narrowed(where: Any, level: Level, schema: Schema) -> bool:
+    """Whether a condition leaves anything out: `true` does not, nor that what is never null is not null."""
+
+    def idle(node: Any) -> bool:
+        if isinstance(node, nodes.NullTest) and node.nulltesttype == NullTestType.IS_NOT_NULL:
+            column = level.column(node.arg, schema)
+            return bool(column and column[1] in schema.filled and column[0] not in level.nullable)
+        return isinstance(node, nodes.A_Const)
+
+    return not all(idle(conjunct) for conjunct in _conjuncts(where))
+
+
+def _at_the_end(node: Any, level: Level, schema: Schema) -> bool:
+    """Whether only the least, or greatest, of an index is asked for: that is one row, of however many."""
+    if len(level.names) != 1 or node.groupClause:
+        return False
+    for target in node.targetList:
+        match target.val:
+            case nodes.FuncCall(funcname=[*_, nodes.String(sval="min" | "max")], args=[one], agg_filter=None):
+                column = level.column(one, schema)
+                if not column or column[1] not in schema.indexed:
+                    return False
+            case _:
+                return False
+    return True
 
 
 def _bounded(sources: Any) -> Iterator[str]:

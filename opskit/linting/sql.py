@@ -8,26 +8,34 @@ from typing import Any
 
 import pglast.ast
 from pglast import parse_sql
+from pglast.keywords import TYPE_FUNC_NAME_KEYWORDS, UNRESERVED_KEYWORDS
 from pglast.parser import ParseError
 
 from opskit.database import Database
 from opskit.errors import ServiceError, Unreachable
-from opskit.linting import shapes
+from opskit.linting import blocks, shapes
 from opskit.linting.findings import Finding
+from opskit.linting.inner import carried_out, innermost
 from opskit.linting.pages import Page
-from opskit.linting.queries import NAME, Query, highest, queries
+from opskit.linting.queries import LITERAL, NAME, Query, highest, queries
 from opskit.linting.schema import Schema
+from opskit.linting.writes import writes
 
 LOOKING = ("Symptoms", "Impact", "Diagnosis")
 TRIES = 8
 RULES = {"42P01": "name", "42703": "name", "42883": "name", "42704": "name", "3F000": "name", "42P02": "name",
          "42601": "syntax", "22P02": "never", "42501": "right"}  # fmt: skip
 SHOUTED = re.compile(r"[A-Z][A-Z_0-9]+")
-CLAIMS = re.compile(r"request\.jwt\.claims?", re.IGNORECASE)
+KEYWORDS = {*UNRESERVED_KEYWORDS, *TYPE_FUNC_NAME_KEYWORDS}
+COMPARED = re.compile(  # what follows is a value
+    r"([-+=<>]\s*|\b(i?like|limit|offset|between|between\s+\S+\s+and)\s+|\b(in|any|values)\s*\([^()]*)\Z", re.IGNORECASE
+)
+SYSTEM = ("pg_", "information_schema.")
 KEPT = ("AT_DropColumn", "AT_AlterColumnType", "AT_SetNotNull", "AT_DropNotNull", "AT_ColumnDefault")
-ROLE = re.compile(r"set\s+(local\s+|session\s+)?role\s", re.IGNORECASE)
 MADE = re.compile(
-    r"create\s+(?:temp\w*\s+)?(?:table|view|type|function)\s+(?:if\s+not\s+exists\s+)?([\w.]+)", re.IGNORECASE
+    r"create\s+(?:or\s+replace\s+)?(?:temp\w*\s+|unlogged\s+|materialized\s+)?(?:table|view|type|function|sequence)\s+"
+    r"(?:if\s+not\s+exists\s+)?([\w.]+)|\binto\s+temp\w*\s+(?:table\s+)?(\w+)",
+    re.IGNORECASE,
 )
 
 nodes: Any = pglast.ast  # each part is there where its kind of node has it
@@ -50,17 +58,15 @@ def _judge(query: Query, database: Database, schema: Schema) -> Iterator[Verdict
         return
     for tree in trees:
         yield from _told_to(query, tree.stmt)
-        yield from _shaped(text, tree.stmt, schema)
-        if isinstance(tree.stmt, UNDERSTOOD):
-            yield from prepared(text, database, query.block)
-        else:
+        inside, asked = innermost(text, tree.stmt)
+        at_once = carried_out(tree.stmt)
+        yield from (one for one in shapes.judge(asked, schema) if at_once or one[0] != "unbounded")
+        if isinstance(asked, UNDERSTOOD):
+            yield from prepared(inside, database, query.block, shouting(inside, schema))
+        if not isinstance(tree.stmt, UNDERSTOOD):
             yield from _definition(tree.stmt, query, schema)
-    yield from _impostor(query)
-
-
-def _shaped(text: str, statement: Any, schema: Schema) -> Iterator[Verdict]:
-    for rule, place, wrong in shapes.judge(statement, schema):
-        yield rule, len(text.encode()[:place].decode(errors="ignore")), wrong  # the parser counts bytes
+    if blocks.impostor(query.block, query.number):
+        yield "impostor", 0, "sets a user's claims, but no role: the tables' owner asks, and no policy applies to it."
 
 
 def held(text: str, database: Database, schema: Schema, block: tuple[str, ...] = ()) -> Iterator[Verdict]:
@@ -74,7 +80,7 @@ def held(text: str, database: Database, schema: Schema, block: tuple[str, ...] =
     except ParseError:
         return
     for tree in trees:
-        yield from _shaped(text, tree.stmt, schema)
+        yield from shapes.judge(tree.stmt, schema)
 
 
 def _unparsable(query: Query, error: Any) -> Iterator[Verdict]:
@@ -87,24 +93,23 @@ def _unparsable(query: Query, error: Any) -> Iterator[Verdict]:
 
 def _told_to(query: Query, statement: Any) -> Iterator[Verdict]:
     """A write, where one only looks."""
-    if query.cell.section not in LOOKING or not query.told or _taken_back(query.block):
+    if query.cell.section not in LOOKING or not query.told:
         return
-    if what := shapes.writes(statement):
-        yield "write", 0, f"{what} changes something, in a section that only looks."
+    found = writes(statement, blocks.temporary(query.block))
+    if found and (found.lasting or not blocks.taken_back(query.block, query.number)):
+        yield "write", 0, f"{found.what} changes something, in a section that only looks."
 
 
-def _taken_back(block: tuple[str, ...]) -> bool:
-    words = [text.strip(" ;\n").lower() for text in block]
-    return bool(words) and words[0].startswith(("begin", "start transaction")) and words[-1].startswith("rollback")
+def shouting(text: str, schema: Schema) -> bool:
+    """Whether it writes names in capitals: several that are there, and none small. Else capitals stand for values."""
+    known = {part for table, columns in schema.columns.items() for part in (table.rpartition(".")[2], *columns)}
+    bare = LITERAL.sub("''", text)
+    spelled = [m for m in re.finditer(r"(?<![\w$])[A-Za-z_]\w*", bare) if m[0].lower() in known - KEYWORDS]
+    loud = {m[0] for m in spelled if SHOUTED.fullmatch(m[0]) and not COMPARED.search(bare[: m.start()])}
+    return len(loud) > 1 and not any(m[0].islower() for m in spelled)
 
 
-def _impostor(query: Query) -> Iterator[Verdict]:
-    """Claims of a user, while one is still the owner of the table, to whom no policy applies."""
-    if CLAIMS.search(query.text) and not any(ROLE.search(text) for text in query.block):
-        yield "impostor", 0, "sets a user's claims, but no role: the tables' owner asks, and no policy applies to it."
-
-
-def prepared(text: str, database: Database, block: tuple[str, ...] = ()) -> Iterator[Verdict]:
+def prepared(text: str, database: Database, block: tuple[str, ...] = (), shouted: bool = False) -> Iterator[Verdict]:
     """What the server says of a statement, once what only stands for something is taken for that."""
     for _ in range(TRIES):
         try:
@@ -115,7 +120,7 @@ def prepared(text: str, database: Database, block: tuple[str, ...] = ()) -> Iter
         except ServiceError as error:
             place = max(error.position - 1, 0)
             said = error.message.removeprefix("database: ")
-            again = _once_more(text, place, error.sqlstate or "", said)
+            again = _once_more(text, place, error.sqlstate or "", said, shouted)
             if again == text:
                 if NAME not in said and not _made_here(said, block):
                     yield RULES.get(error.sqlstate or "", "type"), place, re.sub(r" \(SQLSTATE.*", ".", said)
@@ -125,12 +130,13 @@ def prepared(text: str, database: Database, block: tuple[str, ...] = ()) -> Iter
             text = again
 
 
-def _once_more(text: str, place: int, sqlstate: str, said: str) -> str:
+def _once_more(text: str, place: int, sqlstate: str, said: str, shouted: bool) -> str:
     """The statement as it may be meant; the same where it means what it says; "" where it has no name yet."""
     if sqlstate in ("42P18", "42P08") and (found := re.search(r"parameter \$(\d+)", said)):
         return re.sub(rf"\${found[1]}\b(?!::)", f"${found[1]}::text", text)
-    word = re.match(r"'?(\w+)'?", text[place:])
-    if word and SHOUTED.fullmatch(word[1]):
+    word = re.match(r"'\{\s*([A-Z_0-9]+)[A-Z_0-9,\s]*\}'|'?(\w+)'?", text[place:])  # also '{ID, ID}'
+    named = shouted and word and "'" not in word[0] and not COMPARED.search(text[:place])
+    if word and SHOUTED.fullmatch(word[1] or word[2]) and not named:
         if sqlstate == "42P01":
             return ""
         if sqlstate in ("42703", "22P02", "22007"):
@@ -140,22 +146,29 @@ def _once_more(text: str, place: int, sqlstate: str, said: str) -> str:
 
 def _made_here(said: str, block: tuple[str, ...]) -> bool:
     """Whether what is missing is made by a statement that comes with it."""
-    made = {name.lower() for text in block for name in MADE.findall(text)}
+    made = _made(block)
     return any(f'"{name}"' in said or f" {name}(" in said for name in made)
+
+
+def _made(block: tuple[str, ...]) -> set[str]:
+    return {name.lower() for text in block for names in MADE.findall(text) for name in names if name}
 
 
 def _definition(statement: Any, query: Query, schema: Schema) -> Iterator[Verdict]:
     """Tables and columns that a change of the schema takes for granted."""
     relation, columns = _about(statement)
-    if relation is None or SHOUTED.fullmatch(_spelled(query.text, relation)) or relation == NAME:
+    shouted = shouting(query.text, schema)
+    if relation is None or relation == NAME or relation.startswith(SYSTEM):
         return
-    made = {name.lower() for text in query.block for name in MADE.findall(text)}
+    if SHOUTED.fullmatch(_spelled(query.text, relation)) and not shouted:
+        return
     if relation not in schema.columns:
-        if relation not in made:
+        if relation not in _made(query.block):
             yield "name", max(query.text.find(relation), 0), f'relation "{relation}" does not exist.'
         return
     for column in columns:
-        if column not in schema.columns[relation] and not SHOUTED.fullmatch(_spelled(query.text, column)):
+        stands_for = SHOUTED.fullmatch(_spelled(query.text, column)) and not shouted
+        if column not in schema.columns[relation] and not stands_for:
             wrong = f'column "{column}" of relation "{relation}" does not exist.'
             yield "name", max(query.text.find(column), 0), wrong
 
@@ -182,6 +195,8 @@ def _about(statement: Any) -> tuple[str | None, list[str]]:
             return _name(relation), []
         case nodes.TruncateStmt(relations=[relation, *_]):
             return _name(relation), []
+        case nodes.CopyStmt(relation=nodes.RangeVar() as relation, attlist=columns):
+            return _name(relation), [column.sval for column in columns or ()]
     return None, []
 
 
