@@ -139,15 +139,17 @@ def _at_the_end(node: Any, level: Level, schema: Schema) -> bool:
     """Whether only the least, or greatest, of an index is asked for: that is one row, of however many."""
     if len(level.names) != 1 or node.groupClause:
         return False
-    for target in node.targetList:
+    for target in node.targetList or ():
         match target.val:
-            case nodes.FuncCall(funcname=[*_, nodes.String(sval="min" | "max")], args=[one], agg_filter=None):
+            case nodes.FuncCall(
+                funcname=[*_, nodes.String(sval="min" | "max")], args=[one], agg_filter=None, over=None
+            ):
                 column = level.column(one, schema)
                 if not column or column[1] not in schema.indexed:
                     return False
             case _:
                 return False
-    return True
+    return bool(node.targetList)
 
 
 def _bounded(sources: Any) -> Iterator[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 HEREDOC = re.compile(r"(?<!<)<<-?\s*(['\"]?)(\w+)\1([^\n]*)\n(.*?)^\t*\2[ \t]*$", re.DOTALL | re.MULTILINE)
@@ -29,6 +29,7 @@ WRAPPERS = {  # that run the command behind them: which of their flags take a va
 }  # fmt: skip
 VALUED = {"--user", "--group", "--unset", "--chdir", "--kill-after", "--signal", "--adjustment", "--package"}
 SHELLS = {"bash", "sh", "zsh", "dash"}
+HANDING = {"op", "doppler", "infisical", "dotenv", "kubectl"}  # that run what stands behind `--`
 SSH = "bcDEeFIiJLlmOopQRSWw"  # its flags that take a value
 MEANT = {("psql", "PGPORT"): "--port", ("psql", "PGHOST"): "--host"}  # variables that say what a flag says
 
@@ -80,7 +81,7 @@ def commands(text: str, first: int = 1) -> Iterator[Command]:
                 exported |= {m[1]: m[2] for word in words[1:] if (m := ASSIGNED.fullmatch(word))}
             body, at = fed.get(text.count("\n", 0, piece.end), (handed, first + line))
             yield Command((words[0], *_said(words[0], set_before), *words[1:]), first + line, body, at)
-            yield from _run_by(words, text[piece.start : piece.end], first + line)
+            yield from _fed(_run_by(words, text[piece.start : piece.end], first + line), body, at)
             if body and words[0] in {*SHELLS, "ssh"} and not _operands(words):
                 yield from commands(body, at)
 
@@ -161,8 +162,14 @@ def _said(name: str, variables: dict[str, str]) -> Iterator[str]:
             yield f"{flag}={variables[variable]}"
 
 
+def _fed(run: Iterator[Command], body: str, at: int) -> Iterator[Command]:
+    """What `ssh host psql` is fed, psql is."""
+    for number, command in enumerate(run):
+        yield command if number or command.fed else replace(command, fed=body, fed_line=at)
+
+
 def _run_by(words: list[str], piece: str, line: int) -> Iterator[Command]:
-    """What a command is told to run: `bash -c '…'`, `watch …`, `ssh host …`."""
+    """What a command is told to run: `bash -c '…'`, `watch …`, `ssh host …`, `op run -- …`."""
     told = ""
     if words[0] in SHELLS:
         told = next((after for word, after in pairwise(words) if re.fullmatch(r"-[a-z]*c", word)), "")
@@ -170,6 +177,8 @@ def _run_by(words: list[str], piece: str, line: int) -> Iterator[Command]:
         told = " ".join(_unflagged(words[1:], "nq"))
     elif words[0] == "ssh":
         told = " ".join(_operands(words))
+    elif words[0] in HANDING and "--" in words:
+        told = shlex.join(words[words.index("--") + 1 :])
     if told:
         yield from commands(told, line + piece.count("\n", 0, max(piece.find(told), 0)))
 

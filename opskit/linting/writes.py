@@ -20,7 +20,9 @@ HARMLESS = (
     nodes.ExecuteStmt, nodes.DeallocateStmt, nodes.ListenStmt, nodes.UnlistenStmt, nodes.DeclareCursorStmt,
     nodes.FetchStmt, nodes.ClosePortalStmt, nodes.DiscardStmt, nodes.ConstraintsSetStmt, nodes.LoadStmt, *CHANGING,
 )  # fmt: skip
-FINAL = {Transaction.TRANS_STMT_COMMIT_PREPARED, Transaction.TRANS_STMT_ROLLBACK_PREPARED}
+FINAL = {  # what outlasts the session
+    Transaction.TRANS_STMT_PREPARE, Transaction.TRANS_STMT_COMMIT_PREPARED, Transaction.TRANS_STMT_ROLLBACK_PREPARED,
+}  # fmt: skip
 UNDONE = re.compile(  # functions whose effect a ROLLBACK takes back
     r"lo_(creat|create|export|from_bytea|import|put|truncate|truncate64|unlink)|lowrite|pg_notify|dblink_exec|"
     r"cron\.(schedule|schedule_in_database|unschedule|alter_job)|vault\.(create|update)_secret|net\.http_\w+|"
@@ -91,7 +93,8 @@ def _own(statement: Any, temporary: Collection[str]) -> bool:
     about += [getattr(one, "relation", one) for one in several]
     relations = [one for one in about if isinstance(one, nodes.RangeVar)]
     if isinstance(statement, nodes.DropStmt):
-        return all(isinstance(name, tuple) and name[-1].sval in temporary for name in statement.objects)
+        dropped = [name[-1] if isinstance(name, tuple) else name for name in statement.objects]
+        return all(isinstance(name, nodes.String) and name.sval in temporary for name in dropped)
     return bool(relations) and all(_owned(one, temporary) for one in relations)
 
 
