@@ -78,7 +78,7 @@ def approve(
     if plan.removals and not with_removals:
         raise Refused(
             f"{len(plan.removals)} of {len(plan)} actions take access away from users:\n"
-            + "\n".join(f"  {action.title}" for action in plan.removals[:5]),
+            + "\n".join([f"  {action.title}" for action in plan.removals[:5]] + ["  …"] * (len(plan.removals) > 5)),
             "Look at them, then approve with --with-removals.",
         )
     if break_glass and (final := [action.title for action in plan if _is_final(action)]):

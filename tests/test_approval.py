@@ -60,6 +60,14 @@ def test_removals_are_approved_by_name_only() -> None:
     assert approved(one, with_removals=True).removals == 1
 
 
+@pytest.mark.parametrize(("count", "more"), [(5, False), (6, True)])
+def test_removals_that_are_not_named_are_not_hidden(count: int, more: bool) -> None:
+    removals = [action(f"a{number}", removes_access=True) for number in range(count)]
+    with pytest.raises(Refused) as caught:
+        approved(plan(*removals))
+    assert caught.value.message.endswith("\n  …") is more
+
+
 def test_more_than_the_limit_needs_that_number() -> None:
     one = plan(*(action(f"a{n}") for n in range(30)))
     with pytest.raises(Refused, match="above this environment's max_actions of 25"):

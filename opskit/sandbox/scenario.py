@@ -349,6 +349,16 @@ def fault_line(content: dict[str, Any]) -> FaultLine:
         raise SandboxError(complaint(Path("fault"), error)) from error
 
 
+WRITTEN = {  # how a field is written, where only a pattern says so
+    "name": "small letters, digits and hyphens, such as card-declined",
+    "linked": "a project's twenty letters, or ${project} for the right one",
+    "migration": "small letters, digits and underscores, such as add_slug",
+    "path": "a path from the root of the app, such as /api/webhooks",
+    "status": "capital letters, such as ACTIVE_HEALTHY",
+    "version": "a version of Stripe's API, such as 2025-09-30.clover",
+}
+
+
 def complaint(path: Path, error: ValidationError) -> str:
     """One line for each thing that is wrong: file, field, what is wrong with it."""
     lines = []
@@ -356,6 +366,8 @@ def complaint(path: Path, error: ValidationError) -> str:
         message = one["msg"].removeprefix("Value error, ")
         if one["type"] == "extra_forbidden":
             message = "there is no such field"
+        if one["type"] == "string_pattern_mismatch":
+            message = f"give {WRITTEN[str(one['loc'][-1])]} (given: {one['input']!r})"
         lines.append(f"{path.name}: {_field(one['loc'])}{message}")
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,7 +42,14 @@ def test_shipped_scenarios_are_valid(name: str) -> None:
     [
         ({"colour": "red"}, "mine.yaml: colour: there is no such field"),
         ({"causes": []}, "mine.yaml: causes: List should have at least 1 item"),
-        ({"name": "Mine!"}, "mine.yaml: name: String should match"),
+        (
+            {"name": "Mine!"},
+            "mine.yaml: name: give small letters, digits and hyphens, such as card-declined (given: 'Mi",
+        ),
+        (
+            {"happenings": [{"what": "set_project", "status": "up"}]},
+            "[1].status: give capital letters, such as ACTIVE_",
+        ),
         ({"happenings": [{"what": "explode"}]}, "mine.yaml: happenings[1]: Input tag 'explode'"),
         ({"happenings": [{"what": "renew", "count": 0}]}, "mine.yaml: happenings[1].count"),
         ({"happenings": [{"what": "renew", "when": "soon"}]}, "happenings[1].when: 'soon' is no moment"),
@@ -67,6 +75,18 @@ def test_bad_files_are_explained(tmp_path: Path, fields: dict[str, Any], message
     with pytest.raises(SandboxError) as caught:
         scenario.load(str(write(tmp_path, **fields)))
     assert message in str(caught.value)
+
+
+def test_every_pattern_has_words() -> None:
+    def fields(of: Any) -> Iterator[str]:
+        if isinstance(of, dict):
+            for name, field in of.get("properties", {}).items():
+                if any("pattern" in one for one in (field, *field.get("anyOf", ()))):
+                    yield name
+        for inner in of.values() if isinstance(of, dict) else of if isinstance(of, list) else ():
+            yield from fields(inner)
+
+    assert {*fields(scenario.Scenario.model_json_schema())} == {*scenario.WRITTEN}
 
 
 def test_the_example_in_the_guide_works(company: sandbox.Sandbox, tmp_path: Path) -> None:
