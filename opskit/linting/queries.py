@@ -30,6 +30,7 @@ BARE = re.compile(r"(?<![\w\])\[])\[[A-Za-z][\w .-]*\]|<[A-Za-z][\w -]*>|\{[a-z_
 NAMES_FOLLOW = re.compile(r"\b(from|join|into|update|table|on|column|index|policy|trigger)\s*$", re.IGNORECASE)
 PSQL = re.compile(r"(?<![:\w]):(['\"]?)([A-Za-z_]\w*)\1(?!\w)")
 PYTHON = re.compile(r"%\((\w+)\)s|%s")
+FORMATTED = re.compile(r"\{\w*\}")
 SHELL = re.compile(r"\$(\{\w+\}|[A-Za-z_]\w*(?!\w|\$)|\([^()]*\))")  # what the shell puts in, where nothing quotes it
 COPIED = re.compile(r"^\s*\\(copy\b.*)$", re.MULTILINE | re.IGNORECASE)
 COPY = re.compile(
@@ -94,7 +95,7 @@ def _in_code(cell: Cell, names: set[str]) -> Iterator[tuple[int, str]]:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in names:
                 sent.append(value)
-    seen = {id(node) for node in sent}
+    seen = {id(part) for node in sent for part in ast.walk(node)}
     yield from ((node.lineno, text) for node in sent if (text := _text(node)))
     for node in ast.walk(cell.tree) if cell.tree else ():
         if isinstance(node, ast.JoinedStr):
@@ -111,6 +112,10 @@ def _text(node: Any) -> str:
             return text
         case ast.JoinedStr(values=values):
             return "".join(str(v.value) if isinstance(v, ast.Constant) else "[value]" for v in values)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return f"{_text(left)}{_text(right)}" if _text(left) and _text(right) else ""
+        case ast.Call(func=ast.Attribute(value=ast.Constant(value=str(text)), attr="format")):
+            return FORMATTED.sub("[value]", text)
     return ""
 
 

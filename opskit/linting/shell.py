@@ -31,7 +31,7 @@ VALUED = {"--user", "--group", "--unset", "--chdir", "--kill-after", "--signal",
 SHELLS = {"bash", "sh", "zsh", "dash"}
 HANDING = {"op", "doppler", "infisical", "dotenv", "kubectl"}  # that run what stands behind `--`
 SSH = "bcDEeFIiJLlmOopQRSWw"  # its flags that take a value
-MEANT = {("psql", "PGPORT"): "--port", ("psql", "PGHOST"): "--host"}  # variables that say what a flag says
+MEANT = {("psql", "PGPORT"): "--port"}  # variables that say what a flag says
 
 
 @dataclass(frozen=True)
