@@ -12,7 +12,7 @@ from opskit import record, runbooks
 from opskit.commands import answering
 from opskit.journal import Journal
 
-INCIDENT = "2026-11-23-supabase-migration-procedures-of-the-night"
+INCIDENT = "2026-11-23-supabase-migration-procedures-of-the-longest-night"
 OUTCOME = "done but not all verified"
 
 
@@ -48,10 +48,12 @@ def test_history_breaks_no_word_on_a_narrow_terminal(
     lines = opskit("history").stdout.splitlines()
     assert max(map(len, lines)) <= width
     assert [line.split()[0] for line in lines if line.split()[0] in pair] == pair
-    assert len(lines) == 1 + 2 * len(pair)
+    assert len(lines) == 1 + 3 * len(pair)  # each follows the other, or is followed by it
     assert sum(f"{OUTCOME} 0/9; not sealed: schema-" in line for line in lines) == 2
-    (begun,) = (line for line in lines if "; applied by …" in line)
-    assert begun.split(";")[0].strip() == f"{INCIDENT[:31]}…"  # beside it, there is room for what followed
+    shown = [line.strip() for line in lines]
+    (incident,) = {line for line in shown if line.startswith("2026-")}
+    assert incident == INCIDENT if width == 100 else INCIDENT.startswith(incident.removesuffix("…"))
+    assert "applied by …0000-bbbb" in shown and "applies …0000-aaaa" in shown
     assert data(opskit("history", "--json"))[0]["incident"] == INCIDENT
 
 

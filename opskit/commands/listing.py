@@ -1,4 +1,4 @@
-"""Lists that read well however narrow the terminal is: a table where it fits, else two lines for each entry."""
+"""Lists that read well however narrow the terminal is: a table where it fits, else a few lines for each entry."""
 
 from __future__ import annotations
 

@@ -26,7 +26,6 @@ from opskit.parameters import moment
 from opskit.services import scratch
 
 FOLLOWED = {"applies": "applied by", "resumes": "resumed by", "undoes": "taken back by"}
-INCIDENT = 32  # characters of an incident's id beside which there is room for what followed
 MOST = 2  # files that mention a text, before they are only counted
 
 
@@ -79,7 +78,7 @@ def _serious(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _table(found: list[dict[str, Any]]) -> Table:
-    """A line for each run, or two where the terminal is narrow: how it ended and why, what of, and what followed."""
+    """A line for each run, or a few where the terminal is narrow: how it ended and why, what of, and what followed."""
     rows, narrow, followers = [], [], archive().followers()
     for run in found:
         done = run["taken_back"] if "undoes" in run["follows"] else run["done"]
@@ -88,9 +87,8 @@ def _table(found: list[dict[str, Any]]) -> Table:
         outcome = "; ".join([run["outcome"], *loud, *linked, *mentions])
         rows.append((run["run"], outcome, causes, share, run["incident"]))
         ended = "; ".join([f"{run['outcome']} {share}".strip(), *loud])
-        about = "; ".join([listing.shortened(run["incident"], INCIDENT), *linked])
-        said = [ended if causes == ended else f"{ended}: {causes}", about, "; ".join(mentions)]
-        narrow.append((run["run"], "\n".join(filter(None, said))))
+        said = [f"{ended}: {causes}" if causes not in ("", ended) else ended, run["incident"], "; ".join(linked)]
+        narrow.append((run["run"], "\n".join(filter(None, [*said, "; ".join(mentions)]))))
     columns = ("run", "outcome", "causes", "done", "incident")
     return listing.fitting(columns, rows, ("run", "outcome, causes, incident"), narrow)
 
