@@ -45,6 +45,7 @@ def test_a_policy_that_reads_another_table_is_left_open(firm: Sandbox, tmp_path:
     assert (outcome, planned) == (Outcome.UNKNOWN, [])
 
 
+@pytest.mark.deep
 def test_one_document_is_looked_at_and_nothing_is_said_of_others(firm: Sandbox) -> None:
     _, found, planned = again(firm, document="00000000-0000-4000-8000-000000000000")
     assert (found["document-there"]["answer"], planned) == ("unknown", [])

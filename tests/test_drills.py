@@ -24,7 +24,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 QUICK = {
     (name, twin)
     for twin, names in {
-        False: "healthy secret-mismatch-and-tier-mapping autosave-busy ai-anthropic-outage migrations-lock-timeout",
+        False: "healthy secret-mismatch-and-tier-mapping autosave-busy ai-anthropic-outage migrations-partial-apply",
         True: "tier-mapping autosave-truncation",
     }.items()
     for name in names.split()
@@ -82,6 +82,7 @@ def test_whoever_stops_a_rehearsal_leaves_no_company_behind(
     assert not any(path.exists() for path in company)
 
 
+@pytest.mark.deep
 def test_a_rehearsal_leaves_an_archive_that_proves_itself(firm: Sandbox, outputs: Path, opskit: Opskit) -> None:
     firm.break_with("endpoint-disabled")
     folder, outcome = look("stripe-webhook-replay", {"environment": firm.name, "since": "6h"})
